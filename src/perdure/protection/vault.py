@@ -1,0 +1,101 @@
+"""The vault: the seam between the verbs and wherever the bytes are kept.
+
+``repository`` implements it in the same process. Later an agent implements it over the network; the verbs
+and the workloads cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from perdure.model.extents import ExtentMap
+from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
+from perdure.model.points import DataSource, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.positions import Position
+
+__all__ = ["Capture", "Vault"]
+
+
+class Capture(Protocol):
+    """One recovery point in the making. Nothing of it is visible before ``commit``. Thread-safe."""
+
+    @property
+    def stored(self) -> int:
+        """Bytes added to the pool so far."""
+        ...
+
+    def put(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Store one chunk; returns its id. A chunk that the pool already has is not stored again."""
+        ...
+
+    def put_stream(self, data: bytes) -> StreamRef: ...
+
+    def put_map(self, extents: ExtentMap) -> StreamRef: ...
+
+    def commit(self, draft: RecoveryPoint) -> RecoveryPoint:
+        """Make everything durable, then write the record. ``number``, ``stored`` and ``committed_ns`` are filled in."""
+        ...
+
+    def abort(self) -> None:
+        """Drop what is not durable yet. Chunks that are, are garbage to be collected."""
+        ...
+
+
+class Vault(Protocol):
+    """A pool, seen from the verbs."""
+
+    @property
+    def id(self) -> str: ...
+
+    def sources(self) -> list[DataSource]: ...
+
+    def register(self, source: DataSource) -> None: ...
+
+    def points(self, source: str) -> list[RecoveryPoint]:
+        """All recovery-point records of a source id, oldest first."""
+        ...
+
+    def spans(self, source: str) -> list[LogSpan]:
+        """All stored log segments of a source id, in position order, from the pool's listing."""
+        ...
+
+    def segment(self, source: str, span: LogSpan) -> StoredSegment: ...
+
+    def blocks(self, source: str, span: LogSpan) -> Iterator[bytes]: ...
+
+    def append(self, source: str, segment: LogSegment) -> LogSpan:
+        """Make a segment durable. On return it may be acknowledged to the source."""
+        ...
+
+    def log_end(self, source: str) -> LogEnd | None:
+        """Where log and images of a source end, read from the pool and nowhere else."""
+        ...
+
+    def capture(self, source: str) -> Capture: ...
+
+    def image_map(self, file: ImageFile) -> ExtentMap:
+        """The resolved extent map of one file of an image."""
+        ...
+
+    def chunk_id(self, data: bytes | bytearray | memoryview) -> bytes:
+        """The id that this content would have, for comparing without reading it back."""
+        ...
+
+    def read_chunk(self, chunk: bytes) -> bytes: ...
+
+    def read_chunks(self, chunks: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Read many chunks in the order that is cheapest for the storage; yields ``(index, content)``."""
+        ...
+
+    def read_stream(self, ref: StreamRef) -> bytes: ...
+
+    def for_each_chunk(
+        self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2
+    ) -> None:
+        """Like :meth:`read_chunks`, with ``work`` called from several threads, each chunk once."""
+        ...
+
+    def segments_between(self, source: str, after: Position, upto: Position | None) -> Iterable[StoredSegment]:
+        """The segments that carry an image at ``after`` forward to ``upto`` (``None``: to the end), gap-checked."""
+        ...

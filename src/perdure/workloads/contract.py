@@ -1,0 +1,341 @@
+"""The workload contract: what a kind of data source must offer.
+
+There are two shapes. An *image workload* (a database) is a set of files that change by pages, joined
+by a transaction log: it opens a :class:`Session` on the live source. A *folder workload* is a tree
+of files: it walks it (:class:`FolderWorkload`). A workload never sees a pool; it gets small protocols
+(:class:`ContentSink`, :class:`ListingSource`) for the little it needs of one.
+
+What a workload cannot do it says in its :class:`Capabilities`; callers refuse with ``why_not``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perdure.model.entries import Entry
+from perdure.model.logs import LogEnd, LogSegment, StoredSegment
+from perdure.model.points import DataSource, StreamRef
+from perdure.model.positions import Position
+
+__all__ = [
+    "BaseImage",
+    "Capabilities",
+    "ContentSink",
+    "FolderScan",
+    "FolderWorkload",
+    "Image",
+    "ImageReader",
+    "ImageWorkload",
+    "ListingSource",
+    "LogReader",
+    "RestoredItem",
+    "Session",
+    "Verification",
+    "WorkloadInfo",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a workload offers.
+
+    Args:
+        log: It ships a transaction log, so there are points between images.
+        items: Single items can be listed and recovered.
+        why_not: For each thing not offered, the sentence that says why.
+    """
+
+    log: bool
+    items: bool
+    why_not: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadInfo:
+    """What ``discover`` found at a location.
+
+    Args:
+        location: The location in normal form (absolute path).
+        description: One line for people: version, size, mode.
+        default_name: A name to register it under when the person gave none.
+    """
+
+    location: str
+    description: str
+    default_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What the engine's own means say about a restored copy."""
+
+    passed: bool
+    means: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredItem:
+    """One line of ``browse``."""
+
+    name: str
+    kind: str
+    size: int
+    details: str = ""
+
+
+# --- image workloads ---------------------------------------------------------------------------------
+
+
+class ImageReader(Protocol):
+    """One file of a frozen image. ``read`` may be called from several threads at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def page_size(self) -> int: ...
+
+    @property
+    def changed(self) -> NDArray[np.int64] | None:
+        """Sorted 0-based numbers of the pages that may differ from the base image; ``None``: unknown."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes | bytearray | memoryview:
+        """Bytes ``[offset, offset + length)`` of the image; shorter only at its end."""
+        ...
+
+
+class Image(Protocol):
+    """A consistent image, frozen while the context manager that yields it is open."""
+
+    @property
+    def position(self) -> Position:
+        """Where the log that continues this image starts."""
+        ...
+
+    @property
+    def chain(self) -> bytes: ...
+
+    @property
+    def time_ns(self) -> int: ...
+
+    @property
+    def files(self) -> Sequence[ImageReader]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """The image that the next express full will be a delta of.
+
+    Args:
+        position: Its position.
+        sizes: Size of every file by name, bytes.
+        page_sizes: Page size of every file by name.
+        log: Yields the stored segments after ``position``, so that a workload whose session has not seen
+            them itself can learn from their ``index`` which pages changed.
+    """
+
+    position: Position
+    sizes: Mapping[str, int]
+    page_sizes: Mapping[str, int]
+    log: Callable[[], Iterable[StoredSegment]]
+
+
+class Session(Protocol):
+    """A hold on a live data source: while it is open the source keeps all log not yet acknowledged.
+
+    Not for use by several threads at once, except :attr:`ImageReader.read`. Use it as a context manager.
+    """
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def resume(self, end: LogEnd | None) -> None:
+        """Continue after ``end``, the last durable position (``None``: nothing is kept yet).
+
+        Raises:
+            TrackingLost: The log between ``end`` and now is not all here; the message is the cause. The
+                session stays usable: it starts a new, unconnected generation, and the next image must be compared.
+        """
+        ...
+
+    def poll(self) -> bool:
+        """Note what was committed since the last call, with the present time. Cheap; call it often.
+
+        Returns:
+            Whether there is log to ship.
+
+        Raises:
+            TrackingLost: The source was replaced, or its log was cut off, under the session.
+            SourceUnusable: The source is gone.
+        """
+        ...
+
+    def log(self) -> Iterator[LogSegment]:
+        """Segments not yet yielded, up to the last poll. Each must be durable before the next is asked for."""
+        ...
+
+    def acknowledge(self, position: Position) -> None:
+        """Everything up to ``position`` is durable in the pool: the source may recycle its log up to there."""
+        ...
+
+    def maintain(self, ship: Callable[[LogSegment], None]) -> None:
+        """Let the source recycle its log when that is due (SQLite: checkpoint). ``ship`` makes a segment durable."""
+        ...
+
+    def image(self, base: BaseImage | None) -> AbstractContextManager[Image]:
+        """Freeze a consistent image of now. Its position equals the end of the log shipped so far: ship first.
+
+        With ``base`` the readers' ``changed`` says which pages may differ from it, or ``None`` if that is unknown.
+        """
+        ...
+
+
+class LogReader(Protocol):
+    """How a restore reads stored segments and their payload."""
+
+    def segments(self) -> Iterable[StoredSegment]:
+        """The segments to apply, in order."""
+        ...
+
+    def blocks(self, segment: StoredSegment) -> Iterable[bytes]:
+        """The payload blocks of one segment, in order."""
+        ...
+
+
+class ImageWorkload(Protocol):
+    """A database engine."""
+
+    kind: str
+    capabilities: Capabilities
+
+    def discover(self, location: str) -> WorkloadInfo:
+        """Look at a location without changing anything.
+
+        Raises:
+            SourceUnusable: It is missing, not of this kind, or not in a state that can be protected.
+        """
+        ...
+
+    def prepare(self, location: str) -> str:
+        """Make the source protectable where that takes a change (``--prepare``); returns what was done."""
+        ...
+
+    def open(self, source: DataSource) -> Session:
+        """Open a session.
+
+        Raises:
+            SourceUnusable: As ``discover``.
+            Refused: Another perdure process holds this source.
+        """
+        ...
+
+    def target_paths(self, names: Sequence[str], target: Path) -> dict[str, Path]:
+        """Where each file of an image goes when it is recovered to ``target``."""
+        ...
+
+    def in_place_target(self, location: str) -> Path:
+        """The path that a recovery onto the source itself replaces.
+
+        Raises:
+            Refused: The source is in use; the message says by whom, as far as that can be known.
+        """
+        ...
+
+    def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
+        """Roll restored files forward to ``upto``, which is one of the marks of the log (or before all of it)."""
+        ...
+
+    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
+        """Check restored files by the engine's own means."""
+        ...
+
+    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
+        """List what restored files hold (tables and their rows)."""
+        ...
+
+
+# --- folder workloads --------------------------------------------------------------------------------
+
+
+class ContentSink(Protocol):
+    """What a folder workload needs to put content into a vault. Thread-safe."""
+
+    def put(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Store one chunk (at most 4 MiB); returns its id. Storing the same bytes again costs nothing."""
+        ...
+
+    def put_stream(self, data: bytes) -> StreamRef:
+        """Store a byte string of any length."""
+        ...
+
+
+class ListingSource(Protocol):
+    """What a folder workload needs to read of a vault."""
+
+    def read_stream(self, ref: StreamRef) -> bytes: ...
+
+    def read_chunk(self, chunk: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderScan:
+    """What one walk of a folder tree made.
+
+    Args:
+        root: The root directory's entry, its listing stored.
+        files: Number of files.
+        size: Bytes of file content protected.
+        changed: Bytes of content of files that are new or changed.
+        read: Bytes read.
+        notes: What was skipped, unreadable or vanished, one line each.
+    """
+
+    root: Entry
+    files: int
+    size: int
+    changed: int
+    read: int
+    notes: tuple[str, ...]
+
+
+@runtime_checkable
+class FolderWorkload(Protocol):
+    """A tree of files."""
+
+    kind: str
+    capabilities: Capabilities
+
+    def discover(self, location: str) -> WorkloadInfo: ...
+
+    def scan(
+        self,
+        source: DataSource,
+        sink: ContentSink,
+        previous: tuple[Entry, ListingSource] | None,
+        *,
+        check_content: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> FolderScan:
+        """Walk the tree and store what is new.
+
+        Args:
+            source: What to walk; ``options["exclude"]`` and ``options["include"]`` are patterns.
+            sink: Where content goes.
+            previous: The last point's root, and where its listings are read.
+            check_content: Read every file even if its metadata says that it is unchanged.
+            progress: Called with the number of bytes dealt with since the last call.
+        """
+        ...
