@@ -1,0 +1,1 @@
+"""A content-addressed store on a storage: chunks, packs, index, extent maps, records, logs, verification."""

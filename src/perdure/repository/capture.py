@@ -1,0 +1,66 @@
+"""A capture: one recovery point in the making."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from perdure.model.errors import Refused
+from perdure.model.extents import ExtentMap
+from perdure.model.points import RecoveryPoint, StreamRef
+from perdure.repository.chunks import ChunkWriter
+from perdure.repository.maps import encode_map
+from perdure.storage.contract import Buffer, ObjectExists
+
+__all__ = ["PoolCapture"]
+
+_PIECE = 4 << 20
+"""Streams are cut into chunks of this size."""
+
+
+class PoolCapture:
+    """Puts chunks, then commits the record. Nothing is visible before :meth:`commit` has returned."""
+
+    def __init__(
+        self, chunks: ChunkWriter, next_number: Callable[[], int], write: Callable[[RecoveryPoint], int]
+    ) -> None:
+        self._chunks = chunks
+        self._next_number = next_number
+        self._write = write
+
+    @property
+    def stored(self) -> int:
+        return self._chunks.stored
+
+    def put(self, data: Buffer) -> bytes:
+        return self._chunks.put(data)
+
+    def put_stream(self, data: bytes) -> StreamRef:
+        view = memoryview(data)
+        pieces = [view[at : at + _PIECE] for at in range(0, len(view), _PIECE)]
+        return StreamRef(tuple(self._chunks.put(piece) for piece in pieces), len(data))
+
+    def put_map(self, extents: ExtentMap) -> StreamRef:
+        return self.put_stream(encode_map(extents))
+
+    def commit(self, draft: RecoveryPoint) -> RecoveryPoint:
+        """Write order: packs, barrier, record.
+
+        Raises:
+            Refused: Another process committed a point of this source meanwhile.
+        """
+        self._chunks.make_durable()
+        point = replace(draft, number=self._next_number(), stored=self.stored, committed_ns=time.time_ns())
+        try:
+            self._write(point)
+        except ObjectExists as error:
+            raise Refused(
+                f"recovery point {point.number} was committed by another process at the same time",
+                code="point-exists",
+                hint="only one perdure process may protect a source; run the command again",
+            ) from error
+        return point
+
+    def abort(self) -> None:
+        self._chunks.discard()

@@ -1,0 +1,334 @@
+"""A storage pool: the vault in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perdure.model.errors import BadInput, Damaged, Refused
+from perdure.model.extents import ExtentMap, overlay
+from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
+from perdure.model.points import DataSource, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.positions import Position
+from perdure.model.timeline import Timeline
+from perdure.repository import logs, records
+from perdure.repository.capture import PoolCapture
+from perdure.repository.chunks import ChunkReader, ChunkWriter
+from perdure.repository.container import FORMAT_VERSION
+from perdure.repository.descriptor import Descriptor, read_descriptor, write_descriptor
+from perdure.repository.index import ChunkIndex
+from perdure.repository.keys import KeyRing, KeySlot, Passphrase, RecoveryKey, Secret, open_slots, seal_slot
+from perdure.repository.maps import decode_map
+from perdure.repository.packs import FOOTER_ROW, pack_id, read_pack_index, salvage_pack_index
+from perdure.storage.contract import Buffer, ObjectExists, ObjectMissing, Storage
+
+_Read = TypeVar("_Read")
+
+__all__ = ["Pool", "PoolInfo", "create_pool", "open_pool"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """What a pool holds."""
+
+    id: str
+    format_version: int
+    created_ns: int
+    packs: int
+    bytes: int
+    chunks: int
+    sources: int
+    points: int
+
+
+class Pool:
+    """An open pool. Use it as a context manager; all methods may be called from several threads.
+
+    Args:
+        storage: Where its objects lie.
+        keys: Its keys.
+        descriptor: What it says of itself.
+        cache_dir: Where the local index is cached.
+    """
+
+    def __init__(self, storage: Storage, keys: KeyRing, descriptor: Descriptor, cache_dir: Path) -> None:
+        self.storage = storage
+        self.keys = keys
+        self.descriptor = descriptor
+        self.damage: list[Damaged] = []
+        self._index = ChunkIndex(cache_dir / "index")
+        self._matched = False
+        self._reader = ChunkReader(storage, keys, self._index)
+        self._points: dict[str, RecoveryPoint] = {}
+        self._tails: dict[str, Position] = {}
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Save the index cache."""
+        self._index.save()
+
+    @property
+    def id(self) -> str:
+        return self.descriptor.id
+
+    def info(self) -> PoolInfo:
+        """Count what the pool holds, from its listing."""
+        sizes = {top: [o.size for o in self.storage.list(top)] for top in ("packs", "points", "logs", "sources")}
+        return PoolInfo(
+            id=self.id,
+            format_version=self.descriptor.format,
+            created_ns=self.descriptor.created_ns,
+            packs=len(sizes["packs"]),
+            bytes=sum(map(sum, sizes.values())),
+            chunks=len(self.index),
+            sources=len(self.sources()),
+            points=len(sizes["points"]),
+        )
+
+    # --- sources ---
+
+    def sources(self) -> list[DataSource]:
+        found = []
+        for listed in self.storage.list("sources"):
+            if listed.name.endswith(".copy"):
+                continue
+            source = self._noting_damage(partial(records.read_source, self.storage, self.keys, listed.name))
+            if source is None:
+                source = self._noting_damage(
+                    partial(records.read_source, self.storage, self.keys, listed.name + ".copy")
+                )
+            if source is not None:
+                found.append(source)
+        return sorted(found, key=lambda source: source.name)
+
+    def register(self, source: DataSource) -> None:
+        if any(other.name == source.name for other in self.sources()):
+            raise Refused(
+                f"the pool protects a source named {source.name!r} already",
+                code="name-taken",
+                hint="choose another name with --as NAME",
+            )
+        records.write_source(self.storage, self.keys, source)
+
+    # --- recovery points ---
+
+    def points(self, source: str) -> list[RecoveryPoint]:
+        """All readable records; damaged ones are left out and noted in :attr:`damage`."""
+        found = []
+        for listed in self.storage.list(f"points/{source}"):
+            if listed.name not in self._points and records.point_number(listed.name) is not None:
+                point = self._noting_damage(partial(records.read_point, self.storage, self.keys, listed.name))
+                if point is not None:
+                    self._points[listed.name] = point
+            if listed.name in self._points:
+                found.append(self._points[listed.name])
+        return found
+
+    def capture(self, source: str) -> PoolCapture:
+        def next_number() -> int:
+            numbers = [records.point_number(listed.name) or 0 for listed in self.storage.list(f"points/{source}")]
+            return max(numbers, default=0) + 1
+
+        def write(point: RecoveryPoint) -> int:
+            size = records.write_point(self.storage, self.keys, point)
+            if point.position is not None:
+                self._tails.pop(source, None)
+            return size
+
+        return PoolCapture(ChunkWriter(self.storage, self.keys, self.index), next_number, write)
+
+    # --- log ---
+
+    def spans(self, source: str) -> list[LogSpan]:
+        found = (logs.span_of(listed) for listed in self.storage.list(f"logs/{source}"))
+        return sorted(
+            (span for span in found if span is not None),
+            key=lambda span: (span.generation, span.after_place, span.last_place),
+        )
+
+    def segment(self, source: str, span: LogSpan) -> StoredSegment:
+        return logs.read_segment(self.storage, self.keys, _of(source, span))
+
+    def blocks(self, source: str, span: LogSpan) -> Iterator[bytes]:
+        return logs.read_blocks(self.storage, self.keys, _of(source, span))
+
+    def append(self, source: str, segment: LogSegment) -> LogSpan:
+        """Make a segment durable.
+
+        Raises:
+            Refused: It does not continue what the pool holds; a gap is never written over.
+        """
+        tail = self._tails.get(source)
+        if tail is None:
+            end = self.log_end(source)
+            tail = end.position if end is not None else segment.after
+        if segment.after != tail:
+            raise Refused(
+                f"log from {segment.after} does not continue the pool's log of this source, which ends at {tail}",
+                code="log-gap",
+                hint="run: perdure check NAME",
+            )
+        span = logs.append_segment(self.storage, self.keys, source, segment)
+        self._tails[source] = segment.last
+        return span
+
+    def log_end(self, source: str) -> LogEnd | None:
+        spans, points = self.spans(source), self.points(source)
+        images = [point for point in points if point.position is not None]
+        newest = max(images, key=lambda point: (point.position or Position(0, 0), point.number), default=None)
+        last = max(spans, key=lambda span: (span.last, -span.after_place), default=None)
+        if last is not None and (newest is None or newest.position is None or last.last > newest.position):
+            return LogEnd(last.last, self.segment(source, last).chain)
+        if newest is None or newest.position is None:
+            return None
+        return LogEnd(newest.position, newest.chain)
+
+    def segments_between(self, source: str, after: Position, upto: Position | None) -> Iterable[StoredSegment]:
+        """Segments of the chain after ``after``; ends at a gap if ``upto`` is ``None``.
+
+        Raises:
+            Damaged: The chain does not reach ``upto``.
+        """
+        reached = after
+        if upto is not None and upto <= after:
+            return
+        timeline = Timeline((), self.spans(source), lambda span: self.segment(source, span))
+        for span in timeline.chain(after):
+            yield self.segment(source, span)
+            reached = span.last
+            if upto is not None and reached >= upto:
+                return
+        if upto is not None:
+            raise Damaged(f"the log has a gap: it leads from {after} to {reached}, not to {upto}", code="log-gap")
+
+    # --- content ---
+
+    @property
+    def index(self) -> ChunkIndex:
+        """The chunk index, matched with the pool's packs at first use."""
+        if not self._matched:
+            packs = ((pack_id(listed.name), listed.size) for listed in self.storage.list("packs"))
+            self._index.match([(pack, size) for pack, size in packs if pack is not None], self._read_pack_index)
+            self._matched = True
+        return self._index
+
+    def image_map(self, file: ImageFile) -> ExtentMap:
+        base, *deltas = (decode_map(self.read_stream(ref)) for ref in (file.base, *file.deltas))
+        return overlay(base, *deltas)
+
+    def chunk_id(self, data: Buffer) -> bytes:
+        return self.keys.content_id(data)
+
+    def read_chunk(self, chunk: bytes) -> bytes:
+        return self._matched_reader().read(chunk)
+
+    def read_chunks(self, chunks: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        return self._matched_reader().read_many(chunks)
+
+    def for_each_chunk(self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2) -> None:
+        self._matched_reader().for_each(chunks, work, threads)
+
+    def read_stream(self, ref: StreamRef) -> bytes:
+        data = b"".join(self.read_chunk(chunk) for chunk in ref.chunks)
+        if len(data) != ref.size:
+            raise Damaged(f"a stream has {len(data)} bytes instead of {ref.size}", code="damaged-object")
+        return data
+
+    # --- inside ---
+
+    def _matched_reader(self) -> ChunkReader:
+        _ = self.index
+        return self._reader
+
+    def _read_pack_index(self, pack: bytes, size: int) -> NDArray[np.void]:
+        try:
+            return read_pack_index(self.storage, self.keys, pack, size)
+        except Damaged as error:
+            self.damage.append(error)
+        with contextlib.suppress(Damaged):
+            return salvage_pack_index(self.storage, self.keys, pack, size)
+        return np.empty(0, dtype=FOOTER_ROW)
+
+    def _noting_damage(self, read: Callable[[], _Read]) -> _Read | None:
+        try:
+            return read()
+        except (Damaged, ObjectMissing) as error:
+            self.damage.append(error if isinstance(error, Damaged) else Damaged(error.message, code=error.code))
+            return None
+
+
+def _of(source: str, span: LogSpan) -> LogSpan:
+    """Refuse to read one source's log as another's."""
+    if not span.name.startswith(f"logs/{source}/"):
+        raise BadInput(f"{span.name} is not log of source {source}", code="wrong-source")
+    return span
+
+
+def create_pool(storage: Storage, passphrase: bytes, cache_dir: Path) -> tuple[Pool, str]:
+    """Make a pool on an empty storage.
+
+    Returns:
+        The pool and the recovery key in its form for paper; it is kept nowhere.
+
+    Raises:
+        Refused: There is something here already.
+    """
+    if any(True for _ in storage.list("")):
+        raise Refused(
+            f"{storage.url} is not empty; a pool is only made in an empty place",
+            code="pool-exists",
+            hint="choose an empty or new directory; to use a pool that exists: perdure pool open PATH",
+        )
+    descriptor = Descriptor(format=FORMAT_VERSION, id=secrets.token_hex(16), created_ns=time.time_ns())
+    master, recovery, pool = secrets.token_bytes(32), RecoveryKey.random(), bytes.fromhex(descriptor.id)
+    for secret in (Passphrase(passphrase), recovery):
+        slot = seal_slot(master, secret, pool)
+        name = f"keys/{slot.kind}-{secrets.token_hex(4)}"
+        storage.create(name + ".copy", slot.encoded())
+        storage.create(name, slot.encoded())
+    try:
+        write_descriptor(storage, descriptor)
+    except ObjectExists as error:
+        raise Refused(f"another process made a pool at {storage.url}", code="pool-exists") from error
+    return Pool(storage, KeyRing(master), descriptor, cache_dir), recovery.text()
+
+
+def open_pool(storage: Storage, secret: Secret, cache_dir: Path) -> Pool:
+    """Open a pool.
+
+    Args:
+        storage: Where it lies.
+        secret: Passphrase or recovery key.
+        cache_dir: Directory for this pool's local cache; may be empty or new.
+
+    Raises:
+        NotFound: There is no pool here.
+        PoolUnusable: Wrong secret, or a newer format.
+        Damaged: The descriptor or every key slot is damaged.
+    """
+    descriptor = read_descriptor(storage)
+    slots, failure = [], None
+    for listed in storage.list("keys"):
+        try:
+            slots.append(KeySlot.decode(storage.read(listed.name), listed.name))
+        except Damaged as error:
+            failure = error
+    wanted = "recovery" if isinstance(secret, RecoveryKey) else "passphrase"
+    if failure is not None and not any(slot.kind == wanted for slot in slots):
+        raise failure
+    distinct = list({slot.sealed: slot for slot in slots}.values())
+    return Pool(storage, open_slots(distinct, secret, bytes.fromhex(descriptor.id)), descriptor, cache_dir)

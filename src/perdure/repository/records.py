@@ -1,0 +1,82 @@
+"""Recovery-point records and source descriptors: small sealed objects, msgpack inside.
+
+A record is ``points/SOURCE/NUMBER`` (eight decimal digits). Writing it, with create-if-absent, is the only
+commit point of a pool: two processes that would commit the same number cannot both succeed.
+
+A source descriptor is ``sources/SOURCE``, with a twin ``sources/SOURCE.copy`` that is read when the first is damaged.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.model.errors import Damaged
+from perdure.model.points import DataSource, RecoveryPoint
+from perdure.repository.container import Kind, create_sealed, read_sealed
+from perdure.repository.keys import KeyRing
+from perdure.storage.contract import Storage
+
+__all__ = ["point_name", "point_number", "read_point", "read_source", "source_name", "write_point", "write_source"]
+
+
+def point_name(source: str, number: int) -> str:
+    """Object name of a record."""
+    return f"points/{source}/{number:08d}"
+
+
+def point_number(name: str) -> int | None:
+    """The number in a record's object name, or ``None`` if it is not one."""
+    text = name.rsplit("/", 1)[-1]
+    return int(text) if len(text) == 8 and text.isdecimal() and text.isascii() else None
+
+
+def source_name(source: str) -> str:
+    """Object name of a source descriptor."""
+    return f"sources/{source}"
+
+
+def write_point(storage: Storage, keys: KeyRing, point: RecoveryPoint) -> int:
+    """Commit a record; durable on return. Returns its size.
+
+    Raises:
+        ObjectExists: This number is taken.
+    """
+    name = point_name(point.source, point.number)
+    return create_sealed(storage, name, Kind.POINT, keys, msgspec.msgpack.encode(point))
+
+
+def read_point(storage: Storage, keys: KeyRing, name: str) -> RecoveryPoint:
+    """Read a record.
+
+    Raises:
+        Damaged: It is not what was written, or lies under another's name.
+    """
+    try:
+        point = msgspec.msgpack.decode(read_sealed(storage, name, Kind.POINT, keys), type=RecoveryPoint)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
+    if point_name(point.source, point.number) != name:
+        raise Damaged(f"{name} is damaged: it is the record of another point", code="damaged-object")
+    return point
+
+
+def write_source(storage: Storage, keys: KeyRing, source: DataSource) -> None:
+    """Register a source; durable on return."""
+    data = msgspec.msgpack.encode(source)
+    create_sealed(storage, source_name(source.id) + ".copy", Kind.SOURCE, keys, data)
+    create_sealed(storage, source_name(source.id), Kind.SOURCE, keys, data)
+
+
+def read_source(storage: Storage, keys: KeyRing, name: str) -> DataSource:
+    """Read a source descriptor.
+
+    Raises:
+        Damaged: It is not what was written, or lies under another's name.
+    """
+    try:
+        source = msgspec.msgpack.decode(read_sealed(storage, name, Kind.SOURCE, keys), type=DataSource)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
+    if source_name(source.id) != name.removesuffix(".copy"):
+        raise Damaged(f"{name} is damaged: it describes another source", code="damaged-object")
+    return source

@@ -1,0 +1,185 @@
+"""The storage contract: named immutable objects, written once, visible only when durable.
+
+A storage promises four things, and the rest of perdure leans on them:
+
+1. An object appears under its name whole or not at all, and never changes afterwards.
+2. A name is given at most once: a second publication under it fails with :class:`ObjectExists`.
+3. When :meth:`Storage.create`, :meth:`Storage.commit` or :meth:`Storage.barrier` has returned, what it wrote
+   survives power loss.
+4. Listing shows every object whose publication has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from perdure.model.errors import PerdureError, PoolUnusable
+
+__all__ = [
+    "Buffer",
+    "Capabilities",
+    "ObjectExists",
+    "ObjectInfo",
+    "ObjectMissing",
+    "Pending",
+    "Staged",
+    "Storage",
+    "StorageFailed",
+    "StorageFull",
+    "StorageReadOnly",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+
+class ObjectExists(PerdureError):
+    """The name is taken; objects are never overwritten."""
+
+    exit_status = 4
+    default_code = "object-exists"
+
+
+class ObjectMissing(PerdureError):
+    """No object has this name."""
+
+    exit_status = 7
+    default_code = "object-missing"
+
+
+class StorageFull(PoolUnusable):
+    """There is no room for the object; nothing of it is visible."""
+
+    default_code = "pool-full"
+
+
+class StorageReadOnly(PoolUnusable):
+    """The storage refuses writing."""
+
+    default_code = "pool-read-only"
+
+
+class StorageFailed(PoolUnusable):
+    """The storage failed in another way (input/output error, gone)."""
+
+    default_code = "storage-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a storage can do beyond the contract.
+
+    Args:
+        local: Objects are files on this machine, so reading small ranges is cheap.
+    """
+
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One line of a listing."""
+
+    name: str
+    size: int
+
+
+class Staged(Protocol):
+    """An object under construction that nobody else can see."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        ...
+
+    def write(self, *buffers: Buffer) -> None:
+        """Append.
+
+        Raises:
+            StorageFull: No room.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Give the object up. Idempotent."""
+        ...
+
+
+class Pending(Protocol):
+    """A publication under way, to be handed to :meth:`Storage.barrier`."""
+
+
+class Storage(Protocol):
+    """A place for objects. Names are ``/``-separated; all methods may be called from several threads."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def stage(self) -> Staged:
+        """Begin an object whose size is not known yet."""
+        ...
+
+    def publish(self, staged: Staged, name: str) -> Pending:
+        """Begin to give a staged object its name; not done before :meth:`barrier` has returned for it."""
+        ...
+
+    def barrier(self, pending: Sequence[Pending]) -> None:
+        """Return when these publications are durable and visible.
+
+        Raises:
+            ObjectExists: A name is taken.
+            StorageFull: And the other storage errors: at least one of them did not happen.
+        """
+        ...
+
+    def commit(self, staged: Staged, name: str) -> None:
+        """Give a staged object its name, durable on return, ahead of publications that are under way.
+
+        Raises:
+            ObjectExists: The name is taken.
+        """
+        ...
+
+    def create(self, name: str, *buffers: Buffer) -> None:
+        """Write one object, durable on return.
+
+        Raises:
+            ObjectExists: The name is taken.
+        """
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A whole object.
+
+        Raises:
+            ObjectMissing: No such object.
+        """
+        ...
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``; shorter only at the object's end.
+
+        Raises:
+            ObjectMissing: No such object.
+        """
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of an object.
+
+        Raises:
+            ObjectMissing: No such object.
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose name starts with ``prefix`` (a whole path component), in name order."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; durable on return. Removing one that does not exist does nothing."""
+        ...

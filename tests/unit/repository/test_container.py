@@ -1,0 +1,116 @@
+"""The sealed container."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perdure.model.errors import Damaged
+from perdure.repository.container import (
+    BlockPlace,
+    ContainerReader,
+    ContainerWriter,
+    Kind,
+    create_sealed,
+    read_sealed,
+)
+from perdure.repository.keys import KeyRing
+from perdure.storage.local import LocalStorage
+
+KEYS = KeyRing(b"m" * 32)
+
+
+def written(root: Path, blocks: list[bytes], footer: bytes) -> tuple[bytes, list[BlockPlace]]:
+    """The bytes of a container and the places of its blocks."""
+    storage = LocalStorage(root, create=True)
+    staged = storage.stage()
+    writer = ContainerWriter(staged, Kind.PACK, KEYS)
+    places = [writer.add_block(block, bytes([n % 256]) * 32) for n, block in enumerate(blocks)]
+    writer.finish(footer)
+    storage.commit(staged, "c")
+    data = storage.read("c")
+    storage.delete("c")
+    return data, places
+
+
+def reader(data: bytes, kind: Kind = Kind.PACK, keys: KeyRing = KEYS) -> ContainerReader:
+    """A reader over bytes in memory."""
+    return ContainerReader(lambda offset, length: data[offset : offset + length], len(data), kind, keys, "c")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(blocks=st.lists(st.binary(max_size=3000), max_size=5), footer=st.binary(max_size=300))
+def test_what_was_written_is_read(tmp_path: Path, blocks: list[bytes], footer: bytes) -> None:
+    """Blocks and footer come back, by the footer's places and by scanning."""
+    data, places = written(tmp_path, blocks, footer)
+
+    assert (footer, len(blocks)) == reader(data).footer()
+    assert blocks == [reader(data).block(place, bytes([n]) * 32) for n, place in enumerate(places)]
+    assert places == [place for _, place in reader(data).scan()]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_every_flipped_bit_is_noticed(tmp_path: Path, at: int, bit: int) -> None:
+    """No single flipped bit anywhere in a container reads as sound."""
+    blocks = [b"a" * 500, bytes(range(256)) * 2]
+    data, places = written(tmp_path, blocks, b"footer")
+    broken = bytearray(data)
+    broken[at % len(data)] ^= 1 << bit
+
+    with pytest.raises(Damaged):
+        damaged = reader(bytes(broken))
+        damaged.footer()
+        for number, place in enumerate(places):
+            damaged.block(place, bytes([number]) * 32)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.binary(max_size=400))
+def test_garbage_is_damage_and_nothing_worse(data: bytes) -> None:
+    """Any bytes at all give a typed error."""
+    with pytest.raises(Damaged):
+        reader(data).footer()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(keep=st.integers(0, 2000))
+def test_a_cut_off_container_is_damaged(tmp_path: Path, keep: int) -> None:
+    """A container that lost its end has no valid trailer."""
+    data, _ = written(tmp_path, [b"x" * 700], b"footer")
+
+    with pytest.raises(Damaged):
+        reader(data[: keep % len(data)]).footer()
+
+
+def test_one_kind_cannot_be_passed_off_as_another(tmp_path: Path) -> None:
+    """A record copied over a source is refused."""
+    storage = LocalStorage(tmp_path, create=True)
+    create_sealed(storage, "x", Kind.POINT, KEYS, b"data")
+
+    with pytest.raises(Damaged):
+        read_sealed(storage, "x", Kind.SOURCE, KEYS)
+    assert b"data" == read_sealed(storage, "x", Kind.POINT, KEYS)
+
+
+def test_blocks_cannot_change_places(tmp_path: Path) -> None:
+    """A block does not open under another block's label."""
+    data, places = written(tmp_path, [b"one" * 100, b"two" * 100], b"")
+
+    with pytest.raises(Damaged):
+        reader(data).block(places[0], b"\1" * 32)
+
+
+def test_another_pool_key_opens_nothing(tmp_path: Path) -> None:
+    """Without the master key neither footer nor blocks open."""
+    data, places = written(tmp_path, [b"secret" * 50], b"footer")
+    stranger = reader(data, keys=KeyRing(b"n" * 32))
+
+    with pytest.raises(Damaged):
+        stranger.footer()
+    with pytest.raises(Damaged):
+        stranger.block(places[0])
+    assert b"secret" not in data

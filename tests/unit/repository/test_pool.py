@@ -1,0 +1,340 @@
+"""A whole pool: commit, read back, lose the cache, meet damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from perdure.model.entries import Entry, EntryKind, Piece
+from perdure.model.errors import Damaged, NotFound, PoolUnusable, Refused
+from perdure.model.extents import build
+from perdure.model.listings import encode_entry, encode_listing
+from perdure.model.logs import MARK, LogEnd, LogSegment
+from perdure.model.points import DataSource, ImageFile, PointKind, RecoveryPoint
+from perdure.model.positions import Position
+from perdure.repository.keys import Passphrase, RecoveryKey
+from perdure.repository.pool import Pool, create_pool, open_pool
+from perdure.repository.verify import verify_pool
+from perdure.storage.local import LocalStorage
+
+SOURCE = DataSource(id="5" * 32, name="mail", workload="sqlite", location="/srv/mail.db")
+FOLDER = DataSource(id="6" * 32, name="share", workload="files", location="/srv/share")
+
+
+def reopened(pool: Pool, cache: Path) -> Pool:
+    """The same pool, opened anew with another cache."""
+    return open_pool(LocalStorage(Path(pool.storage.url)), Passphrase(b"correct horse"), cache)
+
+
+def commit_image(pool: Pool, blocks: list[bytes], position: Position, cause: str = "test") -> RecoveryPoint:
+    """A point whose one file is these blocks in order."""
+    capture = pool.capture(SOURCE.id)
+    at, pieces = 0, []
+    for block in blocks:
+        pieces.append((at, len(block), capture.put(block), 0))
+        at += len(block)
+    base = capture.put_map(build(at, pieces))
+    file = ImageFile("database", at, 4096, base)
+    return capture.commit(
+        RecoveryPoint(0, SOURCE.id, PointKind.EXPRESS_FULL, time.time_ns(), position, b"c", (file,), cause=cause)
+    )
+
+
+def commit_tree(pool: Pool) -> RecoveryPoint:
+    """A point of a folder with one file."""
+    capture = pool.capture(FOLDER.id)
+    content = b"file content" * 100
+    file = Entry(b"f", EntryKind.FILE, size=len(content), content=(Piece(capture.put(content), 0, len(content)),))
+    root = Entry(b"", EntryKind.DIRECTORY, listing=capture.put_stream(encode_listing([file])))
+    tree = capture.put_stream(encode_entry(root))
+    return capture.commit(RecoveryPoint(0, FOLDER.id, PointKind.FILE, time.time_ns(), tree=tree))
+
+
+def content_of(pool: Pool, point: RecoveryPoint) -> bytes:
+    """The file of a point made by :func:`commit_image`."""
+    extents = pool.image_map(point.files[0])
+    chunks = dict(pool.read_chunks(extents.ids()))
+    return b"".join(chunks[chunk][start : start + n] for _, n, chunk, start in extents.extents.tolist())
+
+
+def segment(after: Position, last: Position, payload: bytes = b"p" * 5000) -> LogSegment:
+    """A segment with one mark."""
+    marks = np.array([(last.place, time.time_ns())], dtype=MARK)
+    return LogSegment(after, last, marks, b"chain" + bytes([last.place]), b"index", [payload])
+
+
+def test_a_committed_point_reads_back_from_another_process_state(pool: Pool, tmp_path: Path) -> None:
+    """Everything needed to read a point is in the pool: a new cache directory changes nothing."""
+    pool.register(SOURCE)
+    blocks = [os.urandom(300_000), bytes(1000), b"text" * 9000]
+    point = commit_image(pool, blocks, Position(1, 7))
+
+    other = reopened(pool, tmp_path / "elsewhere")
+
+    assert [SOURCE] == other.sources()
+    assert [point] == other.points(SOURCE.id)
+    assert b"".join(blocks) == content_of(other, point)
+    assert LogEnd(Position(1, 7), b"c") == other.log_end(SOURCE.id)
+
+
+def test_the_same_content_is_stored_once(pool: Pool) -> None:
+    """A second point of the same content adds its map and nothing else."""
+    blocks = [os.urandom(100_000) for _ in range(5)]
+    first = commit_image(pool, blocks, Position(1, 1))
+    second = commit_image(pool, blocks, Position(1, 2))
+
+    assert first.stored > 500_000
+    assert 0 == second.stored
+
+
+def test_an_uncommitted_capture_leaves_no_point(pool: Pool, tmp_path: Path) -> None:
+    """Without its record nothing of a capture is visible, and its chunks are usable all the same."""
+    capture = pool.capture(SOURCE.id)
+    block = os.urandom(200_000)
+    capture.put(block)
+    capture.abort()
+
+    other = reopened(pool, tmp_path / "other")
+
+    assert [] == other.points(SOURCE.id)
+    assert block * 2 == content_of(other, commit_image(other, [block, block], Position(1, 1)))
+
+
+def test_two_processes_cannot_commit_the_same_point(pool: Pool, tmp_path: Path) -> None:
+    """Of two captures that take the same number one is refused."""
+    other = reopened(pool, tmp_path / "other")
+    mine, theirs = pool.capture(SOURCE.id), other.capture(SOURCE.id)
+    draft = RecoveryPoint(0, SOURCE.id, PointKind.EXPRESS_FULL, 1)
+    mine._next_number = lambda: 1  # noqa: SLF001 - both have looked before either wrote
+    theirs._next_number = lambda: 1  # noqa: SLF001
+
+    mine.commit(draft)
+    with pytest.raises(Refused) as caught:
+        theirs.commit(draft)
+
+    assert "point-exists" == caught.value.code
+
+
+def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> None:
+    """A segment that leaves a gap, or repeats, is refused, also by a process that has just started."""
+    commit_image(pool, [b"x"], Position(1, 10))
+    pool.append(SOURCE.id, segment(Position(1, 10), Position(1, 20)))
+    pool.append(SOURCE.id, segment(Position(1, 20), Position(2, 5)))
+
+    for opened in (pool, reopened(pool, tmp_path / "other")):
+        for after in (Position(2, 6), Position(1, 20), Position(3, 0)):
+            with pytest.raises(Refused) as caught:
+                opened.append(SOURCE.id, segment(after, Position(3, 9)))
+            assert "log-gap" == caught.value.code
+        assert LogEnd(Position(2, 5), b"chain\5") == opened.log_end(SOURCE.id)
+
+
+def test_log_reads_back_in_order(pool: Pool) -> None:
+    """Segments between two positions come in order with their payload; a gap is damage."""
+    commit_image(pool, [b"x"], Position(1, 10))
+    pool.append(SOURCE.id, segment(Position(1, 10), Position(1, 20), b"one"))
+    pool.append(SOURCE.id, segment(Position(1, 20), Position(2, 5), b"two"))
+    pool.append(SOURCE.id, segment(Position(2, 5), Position(2, 9), b"three"))
+
+    found = list(pool.segments_between(SOURCE.id, Position(1, 10), Position(2, 5)))
+    payload = [b"".join(pool.blocks(SOURCE.id, stored.span)) for stored in found]
+    assert [b"one", b"two"] == payload
+    assert [20, 5] == [int(stored.marks["place"][0]) for stored in found]
+
+    pool.storage.delete(found[1].span.name)
+    with pytest.raises(Damaged, match="gap"):
+        list(pool.segments_between(SOURCE.id, Position(1, 10), Position(2, 9)))
+
+
+def test_a_wrong_passphrase_is_told_and_the_recovery_key_opens(tmp_path: Path) -> None:
+    """The pool opens with its passphrase or its recovery key and with nothing else."""
+    storage = LocalStorage(tmp_path / "pool", create=True)
+    _, recovery = create_pool(storage, b"right", tmp_path / "cache")
+
+    with pytest.raises(PoolUnusable) as caught:
+        open_pool(storage, Passphrase(b"wrong"), tmp_path / "cache")
+    assert "wrong-passphrase" == caught.value.code
+    with pytest.raises(PoolUnusable):
+        open_pool(storage, RecoveryKey.random(), tmp_path / "cache")
+
+    assert open_pool(storage, RecoveryKey.parse(recovery.lower()), tmp_path / "cache").id
+
+
+def test_secrets_do_not_show_in_representations(tmp_path: Path) -> None:
+    """Neither passphrase nor keys appear in a repr, and so not in a traceback with locals."""
+    pool, recovery = create_pool(LocalStorage(tmp_path / "p", create=True), b"hunter2", tmp_path / "c")
+
+    shown = repr((Passphrase(b"hunter2"), RecoveryKey.parse(recovery), pool.keys))
+
+    assert "hunter2" not in shown
+    assert recovery[:20] not in shown
+
+
+def test_a_pool_is_not_made_where_something_is(tmp_path: Path) -> None:
+    """A directory with anything in it is refused."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "precious").write_text("x")
+
+    with pytest.raises(Refused) as caught:
+        create_pool(LocalStorage(tmp_path / "p"), b"x", tmp_path / "c")
+
+    assert "pool-exists" == caught.value.code
+    with pytest.raises(NotFound):
+        open_pool(LocalStorage(tmp_path / "p"), Passphrase(b"x"), tmp_path / "c")
+
+
+def test_a_newer_format_is_refused(pool: Pool, tmp_path: Path) -> None:
+    """A descriptor of a later version is not guessed at."""
+    root = Path(pool.storage.url)
+    for name in ("pool", "pool.copy"):
+        values = json.loads((root / name).read_bytes())
+        del values["check"]
+        values["format"] = 2
+        check = blake3(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        (root / name).write_bytes(json.dumps({**values, "check": check}, sort_keys=True).encode() + b"\n")
+
+    with pytest.raises(PoolUnusable) as caught:
+        reopened(pool, tmp_path / "c2")
+
+    assert "newer-format" == caught.value.code
+
+
+def test_a_damaged_cache_is_rebuilt_from_the_packs(pool: Pool, tmp_path: Path) -> None:
+    """Flipping, truncating or removing any cache file costs nothing but time."""
+    blocks = [os.urandom(50_000) for _ in range(10)]
+    point = commit_image(pool, blocks, Position(1, 1))
+    pool.close()
+    rng = random.Random(5)
+    cache = tmp_path / "cache" / "index"
+    files = sorted(cache.iterdir())
+    assert len(files) >= 2
+
+    for path in files:
+        original = path.read_bytes()
+        flipped = bytearray(original)
+        flipped[rng.randrange(len(flipped))] ^= 0x40
+        for damaged in (bytes(flipped), original[: len(original) // 2], b""):
+            path.write_bytes(damaged)
+            again = reopened(pool, tmp_path / "cache")
+            assert b"".join(blocks) == content_of(again, point)
+            assert 0 == commit_image(again, blocks, Position(1, 1)).stored
+        path.write_bytes(original)
+
+
+def test_the_cache_forgets_packs_that_are_gone(pool: Pool, tmp_path: Path) -> None:
+    """A chunk whose pack was removed is stored again instead of being taken as present."""
+    block = os.urandom(60_000)
+    commit_image(pool, [block], Position(1, 1))
+    pool.close()
+    shutil.rmtree(Path(pool.storage.url) / "packs")
+
+    again = reopened(pool, tmp_path / "cache")
+    point = commit_image(again, [block], Position(1, 2))
+
+    assert point.stored > 60_000
+    assert block == content_of(again, point)
+
+
+def test_many_small_sessions_keep_the_index_small(pool: Pool, tmp_path: Path) -> None:
+    """The cache merges its segments, and finds every chunk in every generation of it."""
+    blocks: list[bytes] = []
+    for number in range(25):
+        blocks.append(os.urandom(2000))
+        again = reopened(pool, tmp_path / "cache")
+        point = commit_image(again, blocks, Position(1, number))
+        again.close()
+
+    last = reopened(pool, tmp_path / "cache")
+    assert b"".join(blocks) == content_of(last, point)
+    assert len(list((tmp_path / "cache" / "index").glob("*.idx"))) <= 9
+
+
+def flipped(path: Path, rng: random.Random) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_flipped_bit_in_any_object_is_found_named_and_contained(pool: Pool, tmp_path: Path, seed: int) -> None:
+    """For every object: verify names it, and every point that it does not name still recovers."""
+    rng = random.Random(seed)
+    for source in (SOURCE, FOLDER):
+        pool.register(source)
+    blocks = [rng.randbytes(40_000) for _ in range(3)]
+    contents = {}
+    for number in range(3):
+        blocks[number] = rng.randbytes(40_000)
+        contents[number + 1] = b"".join(blocks)
+        commit_image(pool, list(blocks), Position(1, number + 1))
+    commit_tree(pool)
+    pool.append(SOURCE.id, segment(Position(1, 3), Position(1, 9)))
+    assert verify_pool(pool, data=True).sound
+    root = Path(pool.storage.url)
+    kinds = set()
+
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        original = path.read_bytes()
+        flipped(path, rng)
+        again = reopened(pool, tmp_path / f"cache{seed}-{path.name}")
+        report = verify_pool(again, data=True)
+        name = str(path.relative_to(root))
+        assert name in {damage.object for damage in report.damage}, name
+        kinds.update(damage.kind for damage in report.damage)
+        hurt = {label for damage in report.damage for label in damage.points_affected}
+        readable = {point.number: point for point in again.points(SOURCE.id)}
+        for number, content in contents.items():
+            if f"mail #{number}" not in hurt:
+                assert content == content_of(again, readable[number]), name
+        path.write_bytes(original)
+
+    assert {"descriptor", "key slot", "source", "record", "log", "pack"} <= kinds
+
+
+def test_a_missing_pack_is_reported_with_the_points_that_need_it(pool: Pool, tmp_path: Path) -> None:
+    """Verification without data notices that chunks are missing and says for whom."""
+    pool.register(SOURCE)
+    commit_image(pool, [os.urandom(5000)], Position(1, 1))
+    for pack in (Path(pool.storage.url) / "packs").rglob("*"):
+        if pack.is_file():
+            pack.unlink()
+
+    report = verify_pool(reopened(pool, tmp_path / "other"))
+
+    assert {"mail #1"} == {label for damage in report.damage for label in damage.points_affected}
+
+
+def test_a_source_name_is_taken_once(pool: Pool) -> None:
+    """Two sources of one pool cannot have the same name."""
+    pool.register(SOURCE)
+
+    with pytest.raises(Refused) as caught:
+        pool.register(replace(SOURCE, id="7" * 32))
+
+    assert "name-taken" == caught.value.code
+
+
+def test_several_threads_fill_packs_and_read_them_at_once(pool: Pool) -> None:
+    """Chunks put and read by several threads are whole, each decoded once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    capture = pool.capture(SOURCE.id)
+    blocks = [os.urandom(70_000) for _ in range(64)]
+    with ThreadPoolExecutor(4) as workers:
+        ids = list(workers.map(capture.put, blocks))
+    capture.commit(RecoveryPoint(0, SOURCE.id, PointKind.EXPRESS_FULL, 1, Position(1, 1)))
+    found: dict[int, bytes] = {}
+
+    pool.for_each_chunk(ids, found.__setitem__, threads=3)
+
+    assert blocks == [found[number] for number in range(64)]
