@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def maps(draw: st.DrawFn, size: int | None = None) -> ExtentMap:
     size = draw(st.integers(0, 96)) if size is None else size
     cuts = sorted(draw(st.sets(st.integers(0, size), max_size=12)) | {0, size})
     pieces = []
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in pairwise(cuts):
         what = draw(st.sampled_from([*_CHUNKS, None, "nothing"]))
         if what == "nothing" or end - begin > 64:
             continue
@@ -79,7 +81,7 @@ def test_neighbours_that_continue_each_other_become_one_extent() -> None:
     chunk = bytes(32)
     extents = build(30, [(0, 10, chunk, 0), (10, 10, chunk, 10), (20, 10, chunk, 20)])
 
-    assert [(0, 30, 0, 0)] == extents.extents.tolist()
+    assert extents.extents.tolist() == [(0, 30, 0, 0)]
 
 
 def test_large_offsets_survive() -> None:

@@ -12,9 +12,9 @@ def test_a_replica_remembers_every_state_with_cause_and_time() -> None:
     """Each transition is kept with its cause and its time."""
     replica = Replica().to(ReplicaState.INITIALIZING, "protected", 1).to(ReplicaState.OK, "first replica", 2)
 
-    assert ReplicaState.OK == replica.state
-    assert "first replica" == replica.cause
-    assert [1, 2] == [step.time_ns for step in replica.history]
+    assert replica.state == ReplicaState.OK
+    assert replica.cause == "first replica"
+    assert [step.time_ns for step in replica.history] == [1, 2]
 
 
 def test_an_inconsistent_replica_becomes_ok_only_through_verification() -> None:
@@ -25,7 +25,7 @@ def test_an_inconsistent_replica_becomes_ok_only_through_verification() -> None:
     with pytest.raises(PerdureError, match="cannot go"):
         broken.to(ReplicaState.OK, "wishful", 4)
 
-    assert ReplicaState.OK == broken.to(ReplicaState.VERIFYING, "check", 4).to(ReplicaState.OK, "checked", 5).state
+    assert broken.to(ReplicaState.VERIFYING, "check", 4).to(ReplicaState.OK, "checked", 5).state == ReplicaState.OK
 
 
 def test_history_is_bounded() -> None:
@@ -34,4 +34,4 @@ def test_history_is_bounded() -> None:
     for time in range(HISTORY):
         replica = replica.to(ReplicaState.VERIFYING, f"v{time}", time).to(ReplicaState.OK, f"o{time}", time)
 
-    assert HISTORY == len(replica.history)
+    assert len(replica.history) == HISTORY

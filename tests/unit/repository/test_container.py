@@ -41,6 +41,14 @@ def reader(data: bytes, kind: Kind = Kind.PACK, keys: KeyRing = KEYS) -> Contain
     return ContainerReader(lambda offset, length: data[offset : offset + length], len(data), kind, keys, "c")
 
 
+def read_whole(data: bytes, places: list[BlockPlace]) -> None:
+    """Read footer and every block."""
+    found = reader(data)
+    found.footer()
+    for number, place in enumerate(places):
+        found.block(place, bytes([number]) * 32)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(blocks=st.lists(st.binary(max_size=3000), max_size=5), footer=st.binary(max_size=300))
 def test_what_was_written_is_read(tmp_path: Path, blocks: list[bytes], footer: bytes) -> None:
@@ -62,10 +70,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, at: int, bit: int) -> None
     broken[at % len(data)] ^= 1 << bit
 
     with pytest.raises(Damaged):
-        damaged = reader(bytes(broken))
-        damaged.footer()
-        for number, place in enumerate(places):
-            damaged.block(place, bytes([number]) * 32)
+        read_whole(bytes(broken), places)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -93,7 +98,7 @@ def test_one_kind_cannot_be_passed_off_as_another(tmp_path: Path) -> None:
 
     with pytest.raises(Damaged):
         read_sealed(storage, "x", Kind.SOURCE, KEYS)
-    assert b"data" == read_sealed(storage, "x", Kind.POINT, KEYS)
+    assert read_sealed(storage, "x", Kind.POINT, KEYS) == b"data"
 
 
 def test_blocks_cannot_change_places(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_committed_point_reads_back_from_another_process_state(pool: Pool, tmp
 
     other = reopened(pool, tmp_path / "elsewhere")
 
-    assert [SOURCE] == other.sources()
+    assert other.sources() == [SOURCE]
     assert [point] == other.points(SOURCE.id)
     assert b"".join(blocks) == content_of(other, point)
     assert LogEnd(Position(1, 7), b"c") == other.log_end(SOURCE.id)
@@ -93,7 +94,7 @@ def test_the_same_content_is_stored_once(pool: Pool) -> None:
     second = commit_image(pool, blocks, Position(1, 2))
 
     assert first.stored > 500_000
-    assert 0 == second.stored
+    assert second.stored == 0
 
 
 def test_an_uncommitted_capture_leaves_no_point(pool: Pool, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_an_uncommitted_capture_leaves_no_point(pool: Pool, tmp_path: Path) -> N
 
     other = reopened(pool, tmp_path / "other")
 
-    assert [] == other.points(SOURCE.id)
+    assert other.points(SOURCE.id) == []
     assert block * 2 == content_of(other, commit_image(other, [block, block], Position(1, 1)))
 
 
@@ -114,14 +115,14 @@ def test_two_processes_cannot_commit_the_same_point(pool: Pool, tmp_path: Path) 
     other = reopened(pool, tmp_path / "other")
     mine, theirs = pool.capture(SOURCE.id), other.capture(SOURCE.id)
     draft = RecoveryPoint(0, SOURCE.id, PointKind.EXPRESS_FULL, 1)
-    mine._next_number = lambda: 1  # noqa: SLF001 - both have looked before either wrote
-    theirs._next_number = lambda: 1  # noqa: SLF001
+    mine._next_number = lambda: 1
+    theirs._next_number = lambda: 1
 
     mine.commit(draft)
     with pytest.raises(Refused) as caught:
         theirs.commit(draft)
 
-    assert "point-exists" == caught.value.code
+    assert caught.value.code == "point-exists"
 
 
 def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> No
         for after in (Position(2, 6), Position(1, 20), Position(3, 0)):
             with pytest.raises(Refused) as caught:
                 opened.append(SOURCE.id, segment(after, Position(3, 9)))
-            assert "log-gap" == caught.value.code
+            assert caught.value.code == "log-gap"
         assert LogEnd(Position(2, 5), b"chain\5") == opened.log_end(SOURCE.id)
 
 
@@ -147,8 +148,8 @@ def test_log_reads_back_in_order(pool: Pool) -> None:
 
     found = list(pool.segments_between(SOURCE.id, Position(1, 10), Position(2, 5)))
     payload = [b"".join(pool.blocks(SOURCE.id, stored.span)) for stored in found]
-    assert [b"one", b"two"] == payload
-    assert [20, 5] == [int(stored.marks["place"][0]) for stored in found]
+    assert payload == [b"one", b"two"]
+    assert [int(stored.marks["place"][0]) for stored in found] == [20, 5]
 
     pool.storage.delete(found[1].span.name)
     with pytest.raises(Damaged, match="gap"):
@@ -162,7 +163,7 @@ def test_a_wrong_passphrase_is_told_and_the_recovery_key_opens(tmp_path: Path) -
 
     with pytest.raises(PoolUnusable) as caught:
         open_pool(storage, Passphrase(b"wrong"), tmp_path / "cache")
-    assert "wrong-passphrase" == caught.value.code
+    assert caught.value.code == "wrong-passphrase"
     with pytest.raises(PoolUnusable):
         open_pool(storage, RecoveryKey.random(), tmp_path / "cache")
 
@@ -187,7 +188,7 @@ def test_a_pool_is_not_made_where_something_is(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         create_pool(LocalStorage(tmp_path / "p"), b"x", tmp_path / "c")
 
-    assert "pool-exists" == caught.value.code
+    assert caught.value.code == "pool-exists"
     with pytest.raises(NotFound):
         open_pool(LocalStorage(tmp_path / "p"), Passphrase(b"x"), tmp_path / "c")
 
@@ -205,7 +206,7 @@ def test_a_newer_format_is_refused(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(PoolUnusable) as caught:
         reopened(pool, tmp_path / "c2")
 
-    assert "newer-format" == caught.value.code
+    assert caught.value.code == "newer-format"
 
 
 def test_a_damaged_cache_is_rebuilt_from_the_packs(pool: Pool, tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_damaged_cache_is_rebuilt_from_the_packs(pool: Pool, tmp_path: Path) -
             path.write_bytes(damaged)
             again = reopened(pool, tmp_path / "cache")
             assert b"".join(blocks) == content_of(again, point)
-            assert 0 == commit_image(again, blocks, Position(1, 1)).stored
+            assert commit_image(again, blocks, Position(1, 1)).stored == 0
         path.write_bytes(original)
 
 
@@ -321,13 +322,11 @@ def test_a_source_name_is_taken_once(pool: Pool) -> None:
     with pytest.raises(Refused) as caught:
         pool.register(replace(SOURCE, id="7" * 32))
 
-    assert "name-taken" == caught.value.code
+    assert caught.value.code == "name-taken"
 
 
 def test_several_threads_fill_packs_and_read_them_at_once(pool: Pool) -> None:
     """Chunks put and read by several threads are whole, each decoded once."""
-    from concurrent.futures import ThreadPoolExecutor
-
     capture = pool.capture(SOURCE.id)
     blocks = [os.urandom(70_000) for _ in range(64)]
     with ThreadPoolExecutor(4) as workers:

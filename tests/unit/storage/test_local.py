@@ -26,11 +26,11 @@ def test_an_object_reads_back_whole_and_in_parts(storage: LocalStorage) -> None:
     """What was created is read, sized and listed."""
     storage.create("a/b", b"hello ", b"world")
 
-    assert b"hello world" == storage.read("a/b")
-    assert b"lo wo" == storage.read_range("a/b", 3, 5)
-    assert b"world" == storage.read_range("a/b", 6, 100)
-    assert 11 == storage.size("a/b")
-    assert [("a/b", 11)] == [(o.name, o.size) for o in storage.list("a")]
+    assert storage.read("a/b") == b"hello world"
+    assert storage.read_range("a/b", 3, 5) == b"lo wo"
+    assert storage.read_range("a/b", 6, 100) == b"world"
+    assert storage.size("a/b") == 11
+    assert [(o.name, o.size) for o in storage.list("a")] == [("a/b", 11)]
 
 
 def test_a_name_is_given_once(storage: LocalStorage) -> None:
@@ -40,8 +40,8 @@ def test_a_name_is_given_once(storage: LocalStorage) -> None:
     with pytest.raises(ObjectExists):
         storage.create("a", b"second")
 
-    assert b"first" == storage.read("a")
-    assert [] == list((storage.root / "tmp").iterdir())
+    assert storage.read("a") == b"first"
+    assert list((storage.root / "tmp").iterdir()) == []
 
 
 def test_of_many_writers_of_one_name_exactly_one_wins(storage: LocalStorage) -> None:
@@ -61,7 +61,7 @@ def test_of_many_writers_of_one_name_exactly_one_wins(storage: LocalStorage) -> 
     for thread in threads:
         thread.join()
 
-    assert 1 == len(won)
+    assert len(won) == 1
     assert bytes(won) == storage.read("name")
 
 
@@ -70,11 +70,11 @@ def test_nothing_is_visible_before_the_barrier_asked_for_it(storage: LocalStorag
     staged = storage.stage()
     staged.write(b"x" * 1000)
 
-    assert [] == list(storage.list(""))
+    assert list(storage.list("")) == []
 
     storage.barrier([storage.publish(staged, "packs/x")])
 
-    assert ["packs/x"] == [o.name for o in storage.list("")]
+    assert [o.name for o in storage.list("")] == ["packs/x"]
 
 
 def test_a_failed_publication_is_reported_by_its_own_barrier_only(storage: LocalStorage) -> None:
@@ -119,11 +119,11 @@ def test_leftovers_of_a_killed_writer_are_swept_but_not_those_of_a_living_one(st
         "staged = LocalStorage(Path(sys.argv[1])).stage(); staged.write(b'dead'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script, str(storage.root)], check=False)
-    assert 2 == len(list((storage.root / "tmp").iterdir()))
+    assert len(list((storage.root / "tmp").iterdir())) == 2
 
     LocalStorage(storage.root).create("new", b"")
 
-    assert [b"alive"] == [path.read_bytes() for path in (storage.root / "tmp").iterdir()]
+    assert [path.read_bytes() for path in (storage.root / "tmp").iterdir()] == [b"alive"]
 
 
 def test_a_full_disk_leaves_nothing_behind(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,8 @@ def test_a_full_disk_leaves_nothing_behind(storage: LocalStorage, monkeypatch: p
     with pytest.raises(StorageFull) as caught:
         staged.write(b"x")
 
-    assert "pool-full" == caught.value.code
-    assert [] == list((storage.root / "tmp").iterdir())
+    assert caught.value.code == "pool-full"
+    assert list((storage.root / "tmp").iterdir()) == []
 
 
 def test_a_failed_fsync_is_not_a_durable_object(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,4 +151,4 @@ def test_a_failed_fsync_is_not_a_durable_object(storage: LocalStorage, monkeypat
     with pytest.raises(StorageReadOnly):
         storage.create("x", b"data")
 
-    assert [] == list(storage.list(""))
+    assert list(storage.list("")) == []
