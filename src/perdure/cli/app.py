@@ -1,0 +1,101 @@
+"""The program ``perdure``: its commands, and the one place where errors become messages and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from perdure import __version__
+from perdure.cli.output import fail, remark
+from perdure.model.errors import BadInput, PerdureError
+
+__all__ = ["app", "main", "run"]
+
+_COMMANDS = "perdure.cli.commands"
+
+app = App(
+    name="perdure",
+    help="Protect live data continuously, and bring back any second of it.",
+    version=f"perdure {__version__}",
+    help_format="plaintext",
+    default_parameter=Parameter(negative="", show_default=False),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+pool = App(name="pool", help="Make, open and look at storage pools.")
+app.command(pool)
+pool.command(f"{_COMMANDS}.pool:create")
+pool.command(f"{_COMMANDS}.pool:open_", name="open")
+pool.command(f"{_COMMANDS}.pool:info")
+for _name in (
+    "protect",
+    "sync",
+    "express-full",
+    "watch",
+    "check",
+    "points",
+    "recover",
+    "browse",
+    "verify",
+    "status",
+    "completion",
+):
+    _module = _name.replace("-", "_")
+    app.command(f"{_COMMANDS}.{_module}:{_module}", name=_name)
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit status (see :mod:`perdure.model.errors`)."""
+    as_json = "--json" in arguments
+    try:
+        status = app(list(arguments), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except CycloptsError as error:
+        return fail(_usage_error(error), as_json=as_json)
+    except PerdureError as error:
+        return fail(error, as_json=as_json)
+    except KeyboardInterrupt:
+        remark("interrupted; what was acknowledged before is durable")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output went away; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # noqa: BLE001 - the last resort is a message, not a traceback
+        if os.environ.get("PERDURE_DEBUG") == "1":
+            traceback.print_exc()
+        return fail(_bug(error), as_json=as_json)
+
+
+def _usage_error(error: CycloptsError) -> BadInput:
+    text = " ".join(str(error).split())
+    chain = " ".join(getattr(error, "command_chain", None) or ())
+    command = f"perdure {chain}".strip()
+    return BadInput(text[:1].lower() + text[1:], code="bad-usage", hint=f"see: {command} --help")
+
+
+def _bug(error: Exception) -> PerdureError:
+    return PerdureError(
+        f"unexpected {type(error).__name__}: {error}; the command stopped, and what was acknowledged before is durable",
+        code="unexpected",
+        hint="this is a bug in perdure; run it again with PERDURE_DEBUG=1 for a traceback to report",
+    )
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End on SIGTERM like on an error, so that temporary files go and locks are dropped in order."""
+    sys.exit(128 + number)

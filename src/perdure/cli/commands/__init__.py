@@ -1,0 +1,1 @@
+"""The commands, one module each. Heavy imports stay inside the functions, so that every command starts fast."""

@@ -1,0 +1,60 @@
+"""``perdure points``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.cli.documents import plain
+from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
+from perdure.cli.output import print_json, print_lines
+from perdure.cli.session import Session
+from perdure.cli.wording import size, table
+from perdure.model.moments import moment_text
+
+if TYPE_CHECKING:
+    from perdure.protection.points import TimelineRow
+
+__all__ = ["points"]
+
+_HEAD = ("POINT", "KIND", "TIME", "POSITION", "SIZE", "STORED", "TRANSACTIONS", "STANDS ON", "CAUSE")
+
+
+def points(name: str, /, *, commits: bool = False, common: CommonOptions = DEFAULT_OPTIONS) -> int:
+    """Show a data source's timeline: everything that can be recovered, oldest first.
+
+    Each line is a recovery point, or a piece of log in which every transaction can be recovered by its time or
+    position.
+
+    For example:
+
+        perdure points app
+        perdure points app --commits
+
+    Args:
+        name: The data source.
+        commits: Show every single transaction of the log.
+    """
+    from perdure.protection.points import timeline_rows
+
+    with Session(common) as session:
+        protected = session.protected(name)
+        rows = timeline_rows(protected.vault, protected.source.id, commits)
+    if common.json:
+        print_json({"source": protected.source.name, "points": [plain(row) for row in rows]})
+    else:
+        print_lines(table(_HEAD, [_cells(row) for row in rows], right=(4, 5, 6)))
+    return 0
+
+
+def _cells(row: TimelineRow) -> tuple[str, ...]:
+    return (
+        "" if row.number is None else f"#{row.number}",
+        row.kind.value,
+        moment_text(row.time_ns),
+        "" if row.position is None else str(row.position),
+        size(row.size) if row.size or row.number is not None else "",
+        size(row.stored) if row.stored or row.number is not None else "",
+        f"{row.commits:,}" if row.commits else "",
+        "" if row.stands_on is None else f"#{row.stands_on}",
+        row.cause + (f" ({len(row.notes)} notes)" if row.notes else ""),
+    )

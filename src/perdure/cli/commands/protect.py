@@ -1,0 +1,74 @@
+"""``perdure protect``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from perdure.cli.documents import point_document, source_document
+from perdure.cli.intervals import seconds_of
+from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
+from perdure.cli.output import print_json, print_lines
+from perdure.cli.progress_bar import progress_bar
+from perdure.cli.sentences import about_point
+from perdure.cli.session import Session
+
+__all__ = ["protect"]
+
+
+def protect(
+    location: str,
+    /,
+    *,
+    pool: str,
+    name: Annotated[str | None, Parameter(name="--as")] = None,
+    exclude: Annotated[tuple[str, ...], Parameter(metavar="GLOB")] = (),
+    include: Annotated[tuple[str, ...], Parameter(metavar="GLOB")] = (),
+    express_full_every: str | None = None,
+    prepare: bool = False,
+    common: CommonOptions = DEFAULT_OPTIONS,
+) -> int:
+    """Register a data source in a pool and make its first replica.
+
+    The source stays in use meanwhile. When the command ends, the first recovery point is durable.
+
+    For example:
+
+        perdure protect sqlite:/srv/app.db --pool /mnt/backup/pool
+        perdure protect files:/srv/share --pool /mnt/backup/pool --as share --exclude '*.tmp' --exclude cache/
+
+    Args:
+        location: The kind of data source and where it lies, as sqlite:PATH or files:PATH.
+        pool: The directory that the storage pool lies in.
+        name: The name to call the data source by; without it the last part of its path is taken.
+        exclude: Leave out what matches this pattern; may be given several times, written as in .gitignore (files only).
+        include: Take only what matches this pattern; may be given several times (files only).
+        express_full_every: The time between two express fulls while watching; an hour unless given (databases only).
+        prepare: Make the source protectable where that takes a change, such as switching a SQLite database to WAL mode.
+    """
+    from perdure.protection import image_verbs
+    from perdure.protection.protected import parse_location
+
+    kind, place = parse_location(location)
+    options = {key: list(patterns) for key, patterns in (("exclude", exclude), ("include", include)) if patterns}
+    if express_full_every is not None:
+        options["express-full-every"] = [f"{seconds_of(express_full_every, '--express-full-every'):g}s"]
+    with Session(common) as session:
+        vault = session.pool_at(pool)
+        with progress_bar(common) as progress:
+            protected, point = image_verbs.protect(
+                session.home, vault, kind, place, name=name, options=options, prepare=prepare, progress=progress
+            )
+    if common.json:
+        print_json({"source": source_document(protected.source), "point": point_document(point)})
+        return 0
+    source = protected.source
+    print_lines(
+        [
+            f"Protected {source.workload}:{source.location} as {source.name!r}.",
+            *about_point(point),
+            f"Keep it protected with: perdure watch {source.name}",
+        ]
+    )
+    return 0

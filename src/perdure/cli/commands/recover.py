@@ -1,0 +1,111 @@
+"""``perdure recover``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from perdure.cli.documents import plain
+from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
+from perdure.cli.output import print_json, print_lines
+from perdure.cli.progress_bar import progress_bar
+from perdure.cli.sentences import notes_lines
+from perdure.cli.session import Session
+from perdure.cli.wording import duration, rate, size
+from perdure.model.errors import BadInput, Refused
+from perdure.model.moments import moment_text
+from perdure.model.targets import parse_target
+
+if TYPE_CHECKING:
+    from perdure.protection.recovery import RecoveryReport
+
+__all__ = ["recover"]
+
+
+def recover(
+    name: str,
+    /,
+    *,
+    to: str,
+    target: Path | None = None,
+    item: Annotated[tuple[str, ...], Parameter(metavar="PATH")] = (),
+    in_place: bool = False,
+    yes: bool = False,
+    verify: Literal["quick", "thorough", "none"] = "quick",
+    common: CommonOptions = DEFAULT_OPTIONS,
+) -> int:
+    """Bring a data source back to a moment of its timeline.
+
+    It writes to --target, which must not exist yet, and checks the result by the engine's own means. It never writes
+    onto the live source, unless --in-place and --yes are both given.
+
+    For example:
+
+        perdure recover app --to latest --target /srv/app-recovered.db
+        perdure recover app --to '2026-03-01 14:05:00' --target /tmp/app.db
+        perdure recover share --to '10 minutes ago' --target /tmp/share --item reports/2026
+        perdure recover app --to '#12' --in-place --yes
+
+    Args:
+        name: The data source.
+        to: The moment, as latest, a time (RFC 3339, or a phrase such as '10 minutes ago'), a recovery point's number,
+            or a log position.
+        target: Where the recovered data goes.
+        item: Recover only this file or folder inside the source; may be given several times (files only).
+        in_place: Replace the source itself.
+        yes: Confirm that the source itself is replaced.
+        verify: How thoroughly a recovered database is checked by its engine's own means (quick unless given).
+    """
+    if (target is None) != in_place:
+        raise BadInput(
+            "a recovery goes either to --target PATH or onto the source itself with --in-place --yes",
+            code="target-needed",
+            hint="name a path that does not exist yet with --target",
+        )
+    if in_place and not yes:
+        raise Refused(
+            f"recovering {name!r} in place replaces the live source; nothing was changed",
+            code="confirmation-needed",
+            hint="if that is what you want, add --yes",
+        )
+
+    from perdure.protection import recovery
+
+    moment = parse_target(to, time.time_ns())
+    with Session(common) as session:
+        protected = session.protected(name)
+        with progress_bar(common) as progress:
+            report = recovery.recover(
+                protected,
+                to=moment,
+                target=None if target is None else target.absolute(),
+                in_place=in_place,
+                yes=yes,
+                items=item,
+                verify=verify,
+                progress=progress,
+            )
+    if common.json:
+        print_json({"source": protected.source.name, **plain(report)})
+    else:
+        print_lines(_lines(protected.source.name, report))
+    return 0
+
+
+def _lines(name: str, report: RecoveryReport) -> list[str]:
+    position = "" if report.position is None else f", position {report.position}"
+    speed = rate(report.bytes, report.seconds)
+    lines = [
+        f"Recovered {name!r} as it was at {moment_text(report.time_ns)}{position}.",
+        *(f"  {path}" for path in report.paths),
+        f"{size(report.bytes)} in {duration(report.seconds)} ({speed}), from recovery point #{report.point.number}.",
+    ]
+    if report.verification is None:
+        lines.append("It was not verified.")
+    else:
+        lines.append(f"Verified by {report.verification.means}.")
+        lines += [f"  {detail}" for detail in report.verification.details]
+    return lines + notes_lines(report.notes)

@@ -1,0 +1,137 @@
+"""``perdure watch``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from perdure.cli.documents import point_document
+from perdure.cli.intervals import seconds_of
+from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
+from perdure.cli.output import print_json, print_lines, remark
+from perdure.cli.session import Session
+from perdure.cli.wording import count, duration, size
+from perdure.model.errors import NotFound
+from perdure.model.moments import moment_text, rfc3339
+
+if TYPE_CHECKING:
+    from perdure.protection.watch_events import WatchEvent
+
+__all__ = ["event_document", "watch"]
+
+
+def watch(
+    *names: Annotated[str, Parameter(metavar="NAME")],
+    ship_every: str = "200ms",
+    express_full_every: str | None = None,
+    file_point_every: str = "15min",
+    common: CommonOptions = DEFAULT_OPTIONS,
+) -> int:
+    """Protect data sources continuously until stopped.
+
+    It ships the log as it is written, and makes express fulls and file recovery points on schedule. It ends on SIGINT
+    (Ctrl-C) and SIGTERM as soon as everything that was acknowledged is durable. With --json it prints one document per
+    event.
+
+    For example:
+
+        perdure watch
+        perdure watch app share --express-full-every 1h
+
+    Args:
+        names: The data sources; without any, all that are protected on this machine.
+        ship_every: How long a committed transaction waits for others before it is shipped (200ms unless given).
+        express_full_every: The time between two express fulls of a database; without it, what was given to protect,
+            else an hour.
+        file_point_every: The time between two recovery points of a folder (15min unless given).
+    """
+    ship_every_ms = seconds_of(ship_every, "--ship-every") * 1000
+    full_s = None if express_full_every is None else seconds_of(express_full_every, "--express-full-every")
+    point_s = seconds_of(file_point_every, "--file-point-every")
+    with Session(common) as session:
+        known = [session.home.find_source(name) for name in dict.fromkeys(names)] or session.home.sources()
+        if not known:
+            raise NotFound(
+                "no data source is protected on this machine",
+                code="nothing-protected",
+                hint="begin with: perdure protect sqlite:PATH --pool PATH",
+            )
+
+        from perdure.protection import watch as watching
+
+        sources = [session.protected_source(source) for source in known]
+        if not common.json:
+            remark(f"watching {', '.join(source.name for source in known)}; stop with Ctrl-C")
+        with _stopped_by_signals() as stop:
+            watching.watch(
+                sources,
+                stop=stop,
+                on_event=_print_document if common.json else _print_line,
+                ship_every_ms=ship_every_ms,
+                express_full_every_s=full_s,
+                file_point_every_s=point_s,
+            )
+    remark("stopped; everything that was acknowledged is durable")
+    return 0
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
+    stop = threading.Event()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        remark("stopping; what is being written will be durable first")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_document(event: WatchEvent) -> None:
+    print_json(event_document(event))
+
+
+def event_document(event: WatchEvent) -> dict[str, Any]:
+    """An event as a JSON document; ``lag_ms`` tells of the transactions that this event made durable."""
+    lags = sorted(lag / 1e6 for lag in event.lags_ns)
+    return {
+        "time": rfc3339(event.time_ns),
+        "source": event.source,
+        "kind": event.kind.value,
+        "commits": event.commits,
+        "bytes": event.bytes,
+        "position": None if event.position is None else str(event.position),
+        "durable": rfc3339(event.durable_ns) if event.durable_ns else None,
+        "lag_ms": {"p50": lags[len(lags) // 2], "p99": lags[len(lags) * 99 // 100], "max": lags[-1]} if lags else None,
+        "message": event.message,
+        "point": None if event.point is None else point_document(event.point),
+    }
+
+
+def _print_line(event: WatchEvent) -> None:
+    print_lines([f"{moment_text(event.time_ns)}  {event.source}  {_what(event)}"])
+
+
+def _what(event: WatchEvent) -> str:
+    if event.point is not None:
+        what = (
+            f"{event.kind.value} #{event.point.number}: {size(event.point.changed)} changed, {size(event.bytes)} stored"
+        )
+        return what + (f" ({event.message})" if event.message else "")
+    if event.position is not None:
+        shipped = f"log: {count(event.commits, 'transaction')} ({size(event.bytes)}) durable up to {event.position}"
+        return shipped + (f", {duration(event.lag_ms / 1000)} behind" if event.lag_ms else "")
+    return f"{event.kind.value}: {event.message}"

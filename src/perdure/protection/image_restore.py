@@ -1,0 +1,84 @@
+"""Writing an image's files from its extent maps: every chunk is decoded once, holes stay holes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perdure.model.errors import Damaged
+from perdure.model.extents import HOLE, ExtentMap
+from perdure.model.logs import StoredSegment
+from perdure.model.points import ImageFile
+from perdure.protection.progress import Progress
+from perdure.protection.vault import Vault
+
+__all__ = ["VaultLog", "write_file"]
+
+
+class VaultLog:
+    """Stored segments as a workload reads them; implements ``LogReader``."""
+
+    def __init__(self, vault: Vault, source: str, segments: Sequence[StoredSegment], progress: Progress) -> None:
+        self._vault, self._source, self._segments, self._progress = vault, source, segments, progress
+        self._total = sum(sum(segment.block_sizes) for segment in segments)
+
+    def segments(self) -> Iterable[StoredSegment]:
+        return self._segments
+
+    def blocks(self, segment: StoredSegment) -> Iterable[bytes]:
+        for block in self._vault.blocks(self._source, segment.span):
+            yield block
+            self._progress("applying log", len(block), self._total)
+
+
+def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, threads: int = 2) -> None:
+    """Write one file of an image to a path that does not exist yet, and sync it.
+
+    Raises:
+        FileExistsError: It exists.
+        Damaged: A chunk is missing, damaged or too short.
+        OSError: The file cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        extents = vault.image_map(file)
+        os.ftruncate(descriptor, extents.size)
+        _write_extents(vault, file.name, extents, descriptor, progress, threads)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_extents(
+    vault: Vault, name: str, extents: ExtentMap, descriptor: int, progress: Progress, threads: int
+) -> None:
+    rows = extents.extents[extents.extents["chunk"] != HOLE]
+    rows = rows[np.argsort(rows["chunk"], kind="stable")]
+    numbers, first, count = np.unique(rows["chunk"], return_index=True, return_counts=True)
+    total = int(rows["length"].sum())
+
+    def write(row: int, content: bytes) -> None:
+        part: NDArray[np.void] = rows[first[row] : first[row] + count[row]]
+        view = memoryview(content)
+        written = 0
+        for offset, length, start in zip(
+            part["offset"].tolist(), part["length"].tolist(), part["start"].tolist(), strict=True
+        ):
+            if start + length > len(view):
+                raise Damaged(f"a chunk of {name!r} is shorter than its extent map says", code="damaged-chunk")
+            _write_all(descriptor, view[start : start + length], offset)
+            written += length
+        progress("restoring", written, total)
+
+    ids = [extents.chunks[number].tobytes() for number in numbers.tolist()]
+    vault.for_each_chunk(ids, write, threads=threads)
+
+
+def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written

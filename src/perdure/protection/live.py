@@ -1,0 +1,365 @@
+"""A live database under protection: its session held open, its log shipped, its images made."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TypeVar
+
+from perdure.model.errors import Refused, SourceUnusable, TrackingLost
+from perdure.model.logs import LogSegment, StoredSegment
+from perdure.model.points import RecoveryPoint
+from perdure.model.positions import Position
+from perdure.model.replica import ReplicaState
+from perdure.model.timeline import Timeline
+from perdure.protection.progress import Progress, quiet
+from perdure.protection.protected import Protected, image_workload
+from perdure.protection.storing import Found, Stored, by_tracking, compare_image, store_image
+from perdure.workloads.contract import BaseImage, Image, Session
+
+__all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
+
+_Result = TypeVar("_Result")
+
+POLL_S = 0.01
+"""How often a source is polled while an image of it is being stored."""
+
+SHIP_S = 0.5
+"""How often its log is shipped meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """Log that became durable.
+
+    Args:
+        segments: Number of segments.
+        commits: Number of recoverable places in them.
+        bytes: Payload bytes.
+        last: The last durable position, ``None`` if nothing was shipped.
+        oldest_commit_ns: Time of the first transaction among them, 0 if there was none.
+        newest_commit_ns: Time of the last one.
+        durable_ns: When the last segment was durable.
+        lags_ns: Nanoseconds from being seen to durable, of every place in it.
+    """
+
+    segments: int = 0
+    commits: int = 0
+    bytes: int = 0
+    last: Position | None = None
+    oldest_commit_ns: int = 0
+    newest_commit_ns: int = 0
+    durable_ns: int = 0
+    lags_ns: tuple[int, ...] = ()
+
+    def joined(self, later: Shipped) -> Shipped:
+        """Both together."""
+        if not later.segments:
+            return self
+        return Shipped(
+            self.segments + later.segments,
+            self.commits + later.commits,
+            self.bytes + later.bytes,
+            later.last,
+            self.oldest_commit_ns or later.oldest_commit_ns,
+            later.newest_commit_ns,
+            later.durable_ns,
+            self.lags_ns + later.lags_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a comparison of source and replica found.
+
+    Args:
+        found: Differing pages by file name.
+        page_sizes: Page size of every file, bytes.
+        repair: The point that repaired them, if there were any.
+        read: Bytes read from the source.
+    """
+
+    found: dict[str, Found]
+    page_sizes: dict[str, int]
+    repair: RecoveryPoint | None
+    read: int
+
+
+class LiveSource:
+    """A session with what the pool holds of its source.
+
+    Attributes:
+        lost: Why the replica must be compared before log can be shipped again; empty when tracking is whole.
+
+    Args:
+        protected: The source.
+        session: Its open session, not yet resumed.
+        on_shipped: Told of every segment that became durable.
+    """
+
+    def __init__(
+        self, protected: Protected, session: Session, on_shipped: Callable[[Shipped], None] = lambda _: None
+    ) -> None:
+        self.protected = protected
+        self.session = session
+        self.lost = ""
+        self._on_shipped = on_shipped
+        self._segments: Iterator[LogSegment] | None = None
+        self._undurable: LogSegment | None = None
+        self._shipped_at = time.monotonic()
+
+    # --- beginning -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Continue after what the pool holds; notes when that is not possible and a comparison is due."""
+        protected, vault = self.protected, self.protected.vault
+        end, newest = vault.log_end(protected.source.id), self.newest_image()
+        state = protected.replica.state
+        if newest is not None and state in (ReplicaState.UNPROTECTED, ReplicaState.INITIALIZING):
+            protected.note_state(ReplicaState.OK, f"found recovery point {newest.number} in the pool")
+        try:
+            self.session.resume(end)
+        except TrackingLost as error:
+            self.lose(error.message)
+            return
+        if newest is None:
+            return
+        if state in (ReplicaState.INCONSISTENT, ReplicaState.VERIFYING):
+            self.lost = protected.replica.cause
+        elif end is not None and newest.position is not None and not self._joined(newest.position, end.position):
+            self.lose(f"the log in the pool does not lead from {newest.position} to {end.position}")
+        elif state is not ReplicaState.OK:
+            protected.note_state(ReplicaState.OK, "the source is here and its log continues")
+
+    def lose(self, cause: str) -> None:
+        """Note that the log is broken: the next image is compared, and until then nothing is shipped."""
+        self.lost = cause
+        self._segments = None
+        self._undurable = None
+        self.protected.note_state(ReplicaState.INCONSISTENT, cause)
+
+    def newest_image(self) -> RecoveryPoint | None:
+        """The image at the farthest position; of several there the newest."""
+        images = [p for p in self.protected.vault.points(self.protected.source.id) if p.position is not None]
+        return max(images, key=lambda point: (point.position or Position(0, 0), point.number), default=None)
+
+    def _joined(self, image: Position, end: Position) -> bool:
+        vault, source = self.protected.vault, self.protected.source.id
+        return Timeline((), vault.spans(source), lambda span: vault.segment(source, span)).continues(image, end)
+
+    # --- log -------------------------------------------------------------------------------------
+
+    def ship(self) -> Shipped:
+        """Make all log durable that was committed until now, and acknowledge it.
+
+        A segment whose writing failed is kept and written first at the next call.
+
+        Raises:
+            TrackingLost: The source was replaced or its log cut off.
+            SourceUnusable: It is gone.
+            PoolUnusable: The pool takes nothing; nothing of the rest is acknowledged.
+        """
+        self.session.poll()
+        self._shipped_at = time.monotonic()
+        done = Shipped()
+        if self.lost:
+            return done
+        if self._segments is None:
+            self._segments = iter(self.session.log())
+        while True:
+            if self._undurable is None:
+                self._undurable = next(self._segments, None)
+            if self._undurable is None:
+                self._segments = None
+                return done
+            done = done.joined(self._make_durable(self._undurable))
+            self._undurable = None
+
+    def maintain(self) -> None:
+        """Let the source recycle its log when that is due."""
+        if not self.lost and self._undurable is None:
+            self.session.maintain(self._ship_one)
+
+    def _ship_one(self, segment: LogSegment) -> None:
+        self._make_durable(segment)
+
+    def _make_durable(self, segment: LogSegment) -> Shipped:
+        self.protected.vault.append(self.protected.source.id, segment)
+        durable_ns = time.time_ns()
+        self.session.acknowledge(segment.last)
+        times = segment.marks["time_ns"]
+        shipped = Shipped(
+            1,
+            len(segment.marks),
+            sum(len(block) for block in segment.blocks),
+            segment.last,
+            int(times.min()) if len(times) else durable_ns,
+            int(times.max()) if len(times) else durable_ns,
+            durable_ns,
+            tuple((durable_ns - times).tolist()),
+        )
+        self._on_shipped(shipped)
+        return shipped
+
+    # --- images ----------------------------------------------------------------------------------
+
+    def express_full(self, cause: str, progress: Progress = quiet, meanwhile: Callable[[], None] | None = None) -> Stored:
+        """Ship the log, then store what changed since the last image, or compare when that is not known.
+
+        Args:
+            cause: Why the point is made; replaced by the loss when tracking was lost.
+            progress: Told of the bytes.
+            meanwhile: Called about every 10 ms in this thread while another one stores the image.
+        """
+        self._ship_or_drain()
+        previous = self.newest_image()
+        lost = self.lost
+        if lost and previous is not None:
+            cause = f"tracking lost: {lost}"
+            self.protected.note_state(ReplicaState.VERIFYING, cause)
+        vault, source = self.protected.vault, self.protected.source.id
+        base = self._base(previous) if previous is not None and not lost else None
+        with self._noting_failure("the express full"), self.session.image(base) as image:
+            stored = self._beside(
+                lambda report: store_image(
+                    vault, source, image, previous, by_tracking(vault, report), cause, report
+                ),
+                progress,
+                meanwhile,
+            )
+            self.lost = ""
+            if lost:
+                self.session.acknowledge(image.position)
+        if lost or self.protected.replica.state is not ReplicaState.OK:
+            self.protected.note_state(ReplicaState.OK, stored.point.cause)
+        return stored
+
+    def check(self, progress: Progress = quiet) -> Checked:
+        """Compare source and replica at one position and repair the replica."""
+        if self.lost:
+            stored = self.express_full("consistency check", progress)
+            sizes = {file.name: file.page_size for file in stored.point.files}
+            return Checked(dict(stored.found), sizes, stored.point, stored.point.read)
+        self.ship()
+        previous = self.newest_image()
+        if previous is None:
+            raise Refused("there is no replica yet to check", code="no-replica", hint="run 'perdure express-full' first")
+        self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
+        with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
+            checked = self._beside(lambda report: self._compared(image, previous, report), progress, None)
+        pages = sum(len(found.pages) for found in checked.found.values())
+        outcome = f"consistency check repaired {pages} pages" if pages else "consistency check found no difference"
+        self.protected.note_state(ReplicaState.OK, outcome)
+        return checked
+
+    def _compared(self, image: Image, point: RecoveryPoint, progress: Progress) -> Checked:
+        vault, source = self.protected.vault, self.protected.source.id
+        sizes = {reader.name: reader.page_size for reader in image.files}
+        read = 0
+        if image.position != point.position:
+            point = store_image(
+                vault, source, image, point, by_tracking(vault, progress), "consistency check", progress
+            ).point
+            read += point.read
+        found = compare_image(vault, image, point, progress)
+        read += sum(part.read for part in found.values())
+        pages = sum(len(part.pages) for part in found.values())
+        if not pages:
+            return Checked(found, sizes, None, read)
+        cause = f"consistency check repaired {pages} pages"
+        repair = store_image(vault, source, image, point, lambda reader, _: found[reader.name], cause, progress)
+        return Checked(found, sizes, repair.point, read)
+
+    def _ship_or_drain(self) -> None:
+        """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
+        self.ship()
+        if self.lost:
+            for _ in self.session.log():
+                continue
+
+    def _base(self, point: RecoveryPoint) -> BaseImage:
+        vault, source = self.protected.vault, self.protected.source.id
+        after = point.position or Position(0, 0)
+
+        def log() -> Iterable[StoredSegment]:
+            return vault.segments_between(source, after, None)
+
+        sizes = {file.name: file.size for file in point.files}
+        return BaseImage(after, sizes, {file.name: file.page_size for file in point.files}, log)
+
+    def _keep_shipping(self) -> None:
+        if time.monotonic() - self._shipped_at >= SHIP_S:
+            self.ship()
+        else:
+            self.session.poll()
+
+    def _beside(
+        self, work: Callable[[Progress], _Result], progress: Progress, meanwhile: Callable[[], None] | None
+    ) -> _Result:
+        """Do work that only reads the image in another thread, while this one goes on with the log."""
+        stopped = threading.Event()
+
+        def report(stage: str, done: int, total: int, /) -> None:
+            if stopped.is_set():
+                raise TrackingLost("the source was lost while its image was stored", code="image-abandoned")
+            progress(stage, done, total)
+
+        go_on = meanwhile or self._keep_shipping
+        with ThreadPoolExecutor(1, thread_name_prefix="image") as beside:
+            future = beside.submit(work, report)
+            try:
+                while not wait([future], timeout=POLL_S).done:
+                    go_on()
+            except BaseException:
+                stopped.set()
+                raise
+            return future.result()
+
+    @contextlib.contextmanager
+    def _noting_failure(self, what: str) -> Iterator[None]:
+        """An interrupted comparison leaves the replica to be compared again."""
+        try:
+            yield
+        except BaseException as error:
+            if self.protected.replica.state is ReplicaState.VERIFYING:
+                self.protected.note_state(ReplicaState.INCONSISTENT, f"{what} did not finish: {error}")
+            raise
+
+
+@contextlib.contextmanager
+def open_session(
+    protected: Protected, verb: str = "session", on_shipped: Callable[[Shipped], None] = lambda _: None
+) -> Iterator[LiveSource]:
+    """Hold a database: its lock, its session, resumed after what the pool holds.
+
+    Raises:
+        Refused: Another perdure process holds it.
+        SourceUnusable: It cannot be opened; the replica's state then says so.
+    """
+    workload = image_workload(protected)
+    with protected.home.lock(protected.source.id, verb), contextlib.ExitStack() as held:
+        try:
+            session = held.enter_context(workload.open(protected.source))
+            live = LiveSource(protected, session, on_shipped)
+            live.begin()
+        except SourceUnusable as error:
+            protected.note_state(ReplicaState.MISSING, error.message)
+            raise
+        yield live
+
+
+def surviving_loss(protected: Protected, verb: str, work: Callable[[LiveSource], _Result]) -> _Result:
+    """Do work with a live source; when tracking is lost under it, open the source anew and do it once more."""
+    try:
+        with open_session(protected, verb) as live:
+            return work(live)
+    except TrackingLost as error:
+        protected.note_state(ReplicaState.INCONSISTENT, error.message)
+        cause = error.message
+    with open_session(protected, verb) as live:
+        live.lose(cause)
+        return work(live)

@@ -1,0 +1,370 @@
+"""Recovery: bringing a source back as it was at a target, beside what is there, checked, then under its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from perdure.model.errors import Damaged, Partial, PerdureError, Refused
+from perdure.model.points import RecoveryPoint
+from perdure.model.positions import Position
+from perdure.model.targets import Target
+from perdure.model.timeline import RecoveryPlan
+from perdure.protection.image_restore import VaultLog, write_file
+from perdure.protection.points import timeline_of
+from perdure.protection.progress import Progress, quiet
+from perdure.protection.protected import Protected, image_workload
+from perdure.workloads.contract import FolderWorkload, Verification
+from perdure.workloads.files.listing import load_root
+from perdure.workloads.files.restore import restore_tree
+
+__all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover", "restore_image"]
+
+PARTIAL = ".perdure-partial"
+"""Suffix of what is not whole yet; whatever has it may be deleted."""
+
+COMPANIONS = ("-wal", "-shm", "-journal")
+"""Names beside a recovered file that must not exist; a workload may declare others as ``companion_suffixes``."""
+
+Verify = Literal["quick", "thorough", "none"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What was recovered.
+
+    Args:
+        point: The record that it stands on.
+        position: The position that it shows, for databases.
+        time_ns: The moment that it shows, nanoseconds since 1970 UTC.
+        paths: Where it was written.
+        bytes: Bytes written, by file size.
+        seconds: How long it took.
+        verification: What the engine's own means said; ``None`` if that was not asked for.
+        notes: What a person should know.
+    """
+
+    point: RecoveryPoint
+    position: Position | None
+    time_ns: int
+    paths: tuple[Path, ...]
+    bytes: int
+    seconds: float
+    verification: Verification | None
+    notes: tuple[str, ...]
+
+
+def recover(
+    p: Protected,
+    *,
+    to: Target,
+    target: Path | None = None,
+    in_place: bool = False,
+    yes: bool = False,
+    items: Sequence[str] = (),
+    verify: Verify = "quick",
+    progress: Progress = quiet,
+) -> RecoveryReport:
+    """Recover a source to a target moment.
+
+    Everything is written under a name that ends in ``.perdure-partial`` and renamed when it is whole, so
+    that no half file ever has the final name. In place, the old file is kept beside the new one.
+
+    Args:
+        p: The source.
+        to: What to recover.
+        target: Where to; not needed in place.
+        in_place: Replace the source itself.
+        yes: Confirms ``in_place``.
+        items: For folders: only these paths.
+        verify: How to check a recovered database by its engine's own means.
+        progress: Told of the bytes.
+
+    Raises:
+        NotFound, Refused, BadInput: As :meth:`perdure.model.timeline.Timeline.resolve`.
+        Refused: The target exists (``target-exists``), is the live source (``would-overwrite-source``), or
+            items were asked for where they cannot be.
+        Damaged: The pool is damaged where this recovery reads, or the verification failed.
+        Partial: The target's file system is full (``target-full``) or fails; nothing is left behind.
+    """
+    started = time.monotonic()
+    if in_place and not yes:
+        raise Refused(
+            f"recovering {p.source.name!r} in place replaces {p.source.location}; nothing was changed",
+            code="would-overwrite-source",
+            hint="add --yes to confirm, or give --target PATH to recover beside it",
+        )
+    if target is None and not in_place:
+        raise Refused("there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes")
+    plan = timeline_of(p.vault, p.source.id).resolve(to)
+    notes = [plan.note] if plan.note else []
+    if isinstance(p.workload, FolderWorkload):
+        final = Path(p.source.location) if target is None or in_place else target
+        size, verification = _recover_tree(p, plan, final, items, in_place, notes, progress)
+        paths: tuple[Path, ...] = (final,)
+    else:
+        if items:
+            raise Refused(
+                p.workload.capabilities.why_not.get(
+                    "items", "items of a database are not recovered one by one; recover it and copy them out"
+                ),
+                code="no-item-recovery",
+                hint="recover the database to another path with --target, and copy what you need from there",
+            )
+        where = p.workload.in_place_target(p.source.location) if in_place or target is None else target
+        finals = p.workload.target_paths([file.name for file in plan.point.files], where)
+        _refuse_targets(p, list(finals.values()), in_place=in_place)
+        size, verification = _recover_image(p, plan, finals, in_place, verify, notes, progress)
+        paths = tuple(finals.values())
+    seconds = time.monotonic() - started
+    return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, tuple(notes))
+
+
+def restore_image(
+    p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet
+) -> None:
+    """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
+    workload = image_workload(p)
+    for file in plan.point.files:
+        write_file(p.vault, file, paths[file.name], progress)
+    if plan.segments and plan.upto is not None:
+        workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
+
+
+# --- databases ---------------------------------------------------------------------------------------
+
+
+def _recover_image(
+    p: Protected,
+    plan: RecoveryPlan,
+    finals: Mapping[str, Path],
+    in_place: bool,
+    verify: Verify,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[int, Verification | None]:
+    workload = image_workload(p)
+    partial = {name: _partial_of(final) for name, final in finals.items()}
+    with _clear_of_partial(p, list(partial.values())):
+        restore_image(p, plan, partial, progress)
+        verification = None if verify == "none" else workload.verify(partial, verify == "thorough")
+        if verification is not None and not verification.passed:
+            raise Damaged(
+                f"what was recovered of {p.source.name!r} does not pass {verification.means}: "
+                + "; ".join(verification.details[:3]),
+                code="verification-failed",
+                hint="recover another point; '--verify none' recovers it as it is",
+            )
+        size = sum(path.stat().st_size for path in partial.values())
+        for path in partial.values():
+            _sync(path)
+        for name, final in finals.items():
+            if in_place:
+                _keep_old(p, final, partial[name], notes)
+                partial[name].replace(final)
+            else:
+                _rename_new(partial[name], final)
+            _remove(p, partial[name])
+            _sync(final.parent)
+    return size, verification
+
+
+def _refuse_targets(p: Protected, finals: Sequence[Path], *, in_place: bool) -> None:
+    if in_place:
+        return
+    for final in finals:
+        if _is_source(p, final):
+            raise Refused(
+                f"{final} is the live source {p.source.name!r}; nothing was changed",
+                code="would-overwrite-source",
+                hint="choose another --target, or replace the source with --in-place --yes",
+            )
+        _refuse_existing(final)
+        for companion in _companions(p, final):
+            _refuse_existing(companion)
+
+
+def _is_source(p: Protected, path: Path) -> bool:
+    location = Path(p.source.location)
+    if path.resolve() == location.resolve():
+        return True
+    return path.exists() and location.exists() and path.samefile(location)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise Refused(
+            f"the target {path} exists; nothing was written",
+            code="target-exists",
+            hint="name a target that does not exist, or move it away",
+        )
+    if not path.parent.is_dir():
+        raise Refused(
+            f"the directory {path.parent} does not exist; nothing was written",
+            code="target-unusable",
+            hint="make it, or choose another target",
+        )
+
+
+def _companions(p: Protected, path: Path) -> list[Path]:
+    """Files beside a database that its engine would take as part of it."""
+    suffixes = getattr(p.workload, "companion_suffixes", COMPANIONS)
+    return [path.with_name(path.name + suffix) for suffix in suffixes]
+
+
+def _keep_old(p: Protected, final: Path, partial: Path, notes: list[str]) -> None:
+    """Keep what is replaced under another name, and give the new file its owner and mode.
+
+    Companions go first: a crash must never leave the recovered file beside a log that is not its own.
+    """
+    if not os.path.lexists(final):
+        for companion in _companions(p, final):
+            if os.path.lexists(companion):
+                companion.rename(_before_recovery(companion))
+        return
+    kept = _before_recovery(final)
+    status = final.stat()
+    os.chmod(partial, status.st_mode & 0o7777)
+    if (status.st_uid, status.st_gid) != (os.getuid(), os.getgid()):
+        os.chown(partial, status.st_uid, status.st_gid)
+    os.link(final, kept)
+    for companion, beside in zip(_companions(p, final), _companions(p, kept), strict=True):
+        if os.path.lexists(companion):
+            companion.rename(beside)
+    _sync(final.parent)
+    notes.append(f"the file that was there is kept as {kept}")
+
+
+def _before_recovery(final: Path) -> Path:
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    return final.with_name(f"{final.name}.before-recovery-{stamp}")
+
+
+# --- folders -----------------------------------------------------------------------------------------
+
+
+def _recover_tree(
+    p: Protected,
+    plan: RecoveryPlan,
+    final: Path,
+    items: Sequence[str],
+    in_place: bool,
+    notes: list[str],
+    progress: Progress,
+) -> tuple[int, Verification]:
+    if plan.point.tree is None:
+        raise Damaged(f"recovery point {plan.point.number} of {p.source.name!r} holds no tree", code="damaged-record")
+    if in_place and items:
+        raise Refused(
+            "items of a folder are not recovered in place, since that would replace the whole folder by them",
+            code="no-item-recovery",
+            hint="recover them with --target and move them to their place",
+        )
+    _refuse_targets(p, [final], in_place=in_place)
+    partial = _partial_of(final)
+    with _clear_of_partial(p, [partial]):
+        report = restore_tree(
+            load_root(plan.point.tree, p.vault),
+            p.vault,
+            partial,
+            items=items,
+            progress=lambda done: progress("restoring", done, 0 if items else plan.point.size),
+        )
+        if in_place and os.path.lexists(final):
+            if report.damaged:
+                raise Damaged(
+                    f"what was recovered of {p.source.name!r} is not whole ({report.damaged[0]}); "
+                    "the folder was left as it is",
+                    code="damaged-content",
+                    hint="recover to another place with --target to get what there is",
+                )
+            kept = _before_recovery(final)
+            final.rename(kept)
+            notes.append(f"the folder that was there is kept as {kept}")
+        partial.rename(final)
+        _sync(final.parent)
+    notes.extend([*report.gaps, *report.damaged, *report.notes])
+    means = "every chunk authenticated while it was read"
+    return report.size, Verification(not report.damaged, means, report.damaged)
+
+
+# --- names and durability ----------------------------------------------------------------------------
+
+
+def _partial_of(final: Path) -> Path:
+    return final.with_name(final.name + PARTIAL)
+
+
+def _rename_new(partial: Path, final: Path) -> None:
+    """Rename without ever replacing what appeared meanwhile."""
+    try:
+        os.link(partial, final)
+    except FileExistsError:
+        _refuse_existing(final)
+        raise
+    except OSError:
+        # A file system without hard links: the check and the rename are two steps there.
+        _refuse_existing(final)
+        partial.rename(final)
+        return
+    partial.unlink()
+
+
+@contextlib.contextmanager
+def _clear_of_partial(p: Protected, paths: Sequence[Path]) -> Iterator[None]:
+    """Remove what an earlier recovery left, and, if this one fails, what it wrote; explain file system errors."""
+    for path in paths:
+        _remove(p, path)
+    try:
+        yield
+    except BaseException as error:
+        for path in paths:
+            _remove(p, path)
+        if (system := _system_error(error)) is not None:
+            raise _explained(p, paths[0], system) from error
+        raise
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The operating system's error that made a recovery fail, also below an engine's or a workload's error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause if not isinstance(error, PerdureError) else None
+        cause = cause.__cause__
+    return None
+
+
+def _explained(p: Protected, path: Path, error: OSError) -> Partial:
+    full = error.errno in _FULL
+    return Partial(
+        f"recovering {p.source.name!r} to {path.parent} stopped: {error.strerror or error}; nothing was left there",
+        code="target-full" if full else "target-failed",
+        hint="free some space or choose another target" if full else "check the target's file system and permissions",
+    )
+
+
+def _remove(p: Protected, path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        return
+    for each in (path, *_companions(p, path)):
+        each.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""A public test kit: live workloads with a ledger of their own, conformance suites, fault and crash harnesses."""

@@ -1,0 +1,75 @@
+"""perdure as its users have it: a program, started with arguments, that answers in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from perdure.testing.demo.failing import DemoFailed
+
+__all__ = ["Answer", "Program"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one command said.
+
+    Args:
+        document: Its last JSON document.
+        seconds: The whole command, from start to exit.
+    """
+
+    document: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """How to start perdure.
+
+    Args:
+        home: ``PERDURE_HOME``.
+        passphrase_file: The pool's passphrase.
+        errors: File that collects what the commands say on standard error.
+    """
+
+    home: Path
+    passphrase_file: Path
+    errors: Path
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The command line of one command."""
+        return [sys.executable, "-m", "perdure", *map(str, arguments), "--json"]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every command."""
+        return {**os.environ, "PERDURE_HOME": str(self.home), "PERDURE_PASSPHRASE_FILE": str(self.passphrase_file)}
+
+    def run(self, *arguments: str | Path) -> Answer:
+        """Run a command to its end.
+
+        Raises:
+            DemoFailed: It did not exit with status 0.
+        """
+        begun = monotonic()
+        with self.errors.open("ab") as errors:
+            ended = subprocess.run(
+                self.command(*arguments),
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                check=False,
+            )
+        seconds = monotonic() - begun
+        lines = ended.stdout.decode().splitlines()
+        if ended.returncode != 0:
+            said = lines[-1] if lines else f"nothing; see {self.errors}"
+            raise DemoFailed(f"'perdure {' '.join(map(str, arguments))}' ended with status {ended.returncode}: {said}")
+        return Answer(json.loads(lines[-1]) if lines else {}, seconds)

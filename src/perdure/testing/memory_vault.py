@@ -1,0 +1,197 @@
+"""A vault in memory: the twin of a storage pool for tests of the verbs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from blake3 import blake3
+
+from perdure.model.errors import Damaged, PoolUnusable, Refused
+from perdure.model.extents import ExtentMap, overlay
+from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
+from perdure.model.points import DataSource, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.positions import Position
+from perdure.model.timeline import Timeline
+from perdure.protection.parallel import for_each_number
+
+__all__ = ["MemoryCapture", "MemoryVault"]
+
+_MOST = 4 << 20
+
+
+class MemoryCapture:
+    """A recovery point in the making; implements ``Capture``."""
+
+    def __init__(self, vault: MemoryVault, source: str) -> None:
+        self._vault, self._source = vault, source
+        self.stored = 0
+        self.aborted = False
+
+    def put(self, data: bytes | bytearray | memoryview) -> bytes:
+        content = bytes(data)
+        if not 0 < len(content) <= _MOST:
+            raise ValueError(f"a chunk of {len(content)} bytes")
+        self._vault.refuse_if_full()
+        chunk = self._vault.chunk_id(content)
+        with self._vault.guard:
+            if chunk not in self._vault.chunks:
+                self._vault.chunks[chunk] = content
+                self.stored += len(content)
+        return chunk
+
+    def put_stream(self, data: bytes) -> StreamRef:
+        return StreamRef(tuple(self.put(data[at : at + _MOST]) for at in range(0, len(data), _MOST)), len(data))
+
+    def put_map(self, extents: ExtentMap) -> StreamRef:
+        # A fixed cost and 24 bytes an extent: sizes that grow as those of the pool's own form do.
+        name = f"map {len(self._vault.maps)}".ljust(24 + 24 * len(extents.extents)).encode()
+        ref = self.put_stream(name)
+        with self._vault.guard:
+            self._vault.maps[name] = extents
+        return ref
+
+    def commit(self, draft: RecoveryPoint) -> RecoveryPoint:
+        self._vault.refuse_if_full()
+        with self._vault.guard:
+            points = self._vault.records.setdefault(self._source, [])
+            point = replace(draft, number=len(points) + 1, stored=self.stored, committed_ns=time.time_ns())
+            points.append(point)
+        return point
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class MemoryVault:
+    """Implements ``Vault``. Thread-safe as far as the verbs need it.
+
+    Attributes:
+        full: While true, everything that writes raises ``PoolUnusable``.
+        chunks: Content by chunk id; tests may damage it.
+        decoded: How many times a chunk was read.
+        writes: What became durable, in order: ``("log", position)``.
+    """
+
+    def __init__(self, pool_id: str = "memory") -> None:
+        self.id = pool_id
+        self.full = False
+        self.chunks: dict[bytes, bytes] = {}
+        self.maps: dict[bytes, ExtentMap] = {}
+        self.records: dict[str, list[RecoveryPoint]] = {}
+        self.logs: dict[str, list[tuple[StoredSegment, list[bytes]]]] = {}
+        self.registered: dict[str, DataSource] = {}
+        self.decoded = 0
+        self.guard = threading.RLock()
+
+    def refuse_if_full(self) -> None:
+        """Raise ``PoolUnusable`` while :attr:`full`."""
+        if self.full:
+            raise PoolUnusable("the pool is full", code="pool-full")
+
+    # --- sources, points -------------------------------------------------------------------------
+
+    def sources(self) -> list[DataSource]:
+        return sorted(self.registered.values(), key=lambda source: source.name)
+
+    def register(self, source: DataSource) -> None:
+        if any(other.name == source.name for other in self.registered.values()):
+            raise Refused(f"the pool protects a source named {source.name!r} already", code="name-taken")
+        self.registered[source.id] = source
+
+    def points(self, source: str) -> list[RecoveryPoint]:
+        with self.guard:
+            return list(self.records.get(source, []))
+
+    def capture(self, source: str) -> MemoryCapture:
+        return MemoryCapture(self, source)
+
+    # --- log -------------------------------------------------------------------------------------
+
+    def spans(self, source: str) -> list[LogSpan]:
+        with self.guard:
+            spans = [segment.span for segment, _ in self.logs.get(source, [])]
+        return sorted(spans, key=lambda span: (span.generation, span.after_place, span.last_place))
+
+    def _stored(self, source: str, span: LogSpan) -> tuple[StoredSegment, list[bytes]]:
+        with self.guard:
+            return next(pair for pair in self.logs[source] if pair[0].span.name == span.name)
+
+    def segment(self, source: str, span: LogSpan) -> StoredSegment:
+        return self._stored(source, span)[0]
+
+    def blocks(self, source: str, span: LogSpan) -> Iterator[bytes]:
+        yield from self._stored(source, span)[1]
+
+    def append(self, source: str, segment: LogSegment) -> LogSpan:
+        self.refuse_if_full()
+        end = self.log_end(source)
+        if end is not None and segment.after != end.position:
+            raise Refused(f"log from {segment.after} does not continue {end.position}", code="log-gap")
+        blocks = [bytes(block) for block in segment.blocks]
+        after = segment.after.place if segment.after.generation == segment.last.generation else 0
+        name = f"{segment.last.generation:08x}-{after:016x}-{segment.last.place:016x}"
+        span = LogSpan(segment.last.generation, after, segment.last.place, sum(map(len, blocks)), name)
+        sizes = tuple(len(block) for block in blocks)
+        stored = StoredSegment(
+            span,
+            segment.after,
+            segment.last,
+            segment.marks.copy(),
+            segment.chain,
+            segment.index,
+            sizes,
+            time.time_ns(),
+        )
+        with self.guard:
+            self.logs.setdefault(source, []).append((stored, blocks))
+        return span
+
+    def log_end(self, source: str) -> LogEnd | None:
+        with self.guard:
+            ends = [LogEnd(p.position, p.chain) for p in self.points(source) if p.position is not None]
+            ends += [LogEnd(segment.last, segment.chain) for segment, _ in self.logs.get(source, [])]
+        return max(ends, key=lambda end: end.position, default=None)
+
+    def segments_between(self, source: str, after: Position, upto: Position | None) -> Iterable[StoredSegment]:
+        reached = after
+        timeline = Timeline((), self.spans(source), lambda span: self.segment(source, span))
+        for span in timeline.chain(after):
+            if upto is not None and reached >= upto:
+                return
+            yield self.segment(source, span)
+            reached = span.last
+        if upto is not None and reached < upto:
+            raise Damaged(f"the log has a gap after {reached}", code="log-gap")
+
+    # --- content ---------------------------------------------------------------------------------
+
+    def image_map(self, file: ImageFile) -> ExtentMap:
+        base, *deltas = (self.maps[self.read_stream(ref)] for ref in (file.base, *file.deltas))
+        return overlay(base, *deltas)
+
+    def chunk_id(self, data: bytes | bytearray | memoryview) -> bytes:
+        return blake3(data).digest()
+
+    def read_chunk(self, chunk: bytes) -> bytes:
+        content = self.chunks.get(chunk)
+        if content is None or blake3(content).digest() != chunk:
+            raise Damaged(f"chunk {chunk.hex()[:16]} is missing or damaged", code="damaged-chunk")
+        with self.guard:
+            self.decoded += 1
+        return content
+
+    def read_chunks(self, chunks: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        # Any order is allowed, so not the given one.
+        for row in reversed(range(len(chunks))):
+            yield row, self.read_chunk(chunks[row])
+
+    def read_stream(self, ref: StreamRef) -> bytes:
+        return b"".join(self.read_chunk(chunk) for chunk in ref.chunks)
+
+    def for_each_chunk(
+        self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2
+    ) -> None:
+        for_each_number(len(chunks), lambda row: work(row, self.read_chunk(chunks[row])), threads)
