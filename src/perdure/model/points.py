@@ -85,7 +85,7 @@ class RecoveryPoint:
         position: Where the log that continues this image starts; ``None`` for workloads without log.
         chain: The workload's own continuity token at ``position`` (opaque to everybody else).
         files: The image, for workloads that have one.
-        tree: The root directory listing, for workloads that keep folder trees.
+        tree: The root directory's entry, for workloads that keep folder trees (see perdure.model.listings).
         size: Bytes protected by this point.
         changed: Bytes that had changed since the point before, as far as the workload knows.
         stored: Bytes that this point added to the pool (maps and trees included).

@@ -196,8 +196,7 @@ class Timeline:
             if point.number == number:
                 return RecoveryPlan(point, (), point.position, point.time_ns)
         raise NotFound(
-            f"there is no recovery point {number}; the points are "
-            f"{self.points[0].number} to {self.points[-1].number}",
+            f"there is no recovery point {number}; the points are {self.points[0].number} to {self.points[-1].number}",
             code="point-not-found",
             hint="list them with 'perdure points'",
         )
@@ -248,7 +247,9 @@ class Timeline:
         if position > stretch.end:
             raise self._unreachable(position, row)
         place = self._last_place_at_or_before(stretch, position)
-        note = "" if place == position else f"{position} is not on a transaction boundary; the last one before is {place}"
+        note = (
+            "" if place == position else f"{position} is not on a transaction boundary; the last one before is {place}"
+        )
         return self._plan(stretch, place, note)
 
     def _last_place_at_or_before(self, stretch: Stretch, position: Position) -> Position:

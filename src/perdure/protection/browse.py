@@ -16,7 +16,7 @@ from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import restore_image
 from perdure.workloads.contract import FolderWorkload, RestoredItem
-from perdure.workloads.files.listing import load_root
+from perdure.model.listings import load_root
 from perdure.workloads.files.tree import browse as browse_tree
 
 __all__ = ["LARGE", "Listing", "browse"]

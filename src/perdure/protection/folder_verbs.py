@@ -10,7 +10,7 @@ from perdure.model.replica import ReplicaState
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, folder_workload
 from perdure.workloads.contract import FolderScan
-from perdure.workloads.files.listing import load_root, store_root
+from perdure.model.listings import load_root, store_root
 
 __all__ = ["check_folder", "newest_tree", "protect_folder"]
 
@@ -21,7 +21,9 @@ def newest_tree(protected: Protected) -> RecoveryPoint | None:
     return max((point for point in points if point.tree is not None), key=lambda point: point.number, default=None)
 
 
-def protect_folder(protected: Protected, cause: str, progress: Progress = quiet, *, verb: str = "sync") -> RecoveryPoint:
+def protect_folder(
+    protected: Protected, cause: str, progress: Progress = quiet, *, verb: str = "sync"
+) -> RecoveryPoint:
     """Walk the folder and make a file recovery point.
 
     Raises:

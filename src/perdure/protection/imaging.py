@@ -136,9 +136,7 @@ def _runs(pages: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 def first_file(reader: ImageReader, whole: ExtentMap, capture: Capture) -> ImageFile:
     """The first image of a file: a base map and no deltas."""
-    return ImageFile(
-        reader.name, whole.size, reader.page_size, capture.put_map(whole), extents=len(whole.extents)
-    )
+    return ImageFile(reader.name, whole.size, reader.page_size, capture.put_map(whole), extents=len(whole.extents))
 
 
 def next_file(

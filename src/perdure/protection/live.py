@@ -207,7 +207,9 @@ class LiveSource:
 
     # --- images ----------------------------------------------------------------------------------
 
-    def express_full(self, cause: str, progress: Progress = quiet, meanwhile: Callable[[], None] | None = None) -> Stored:
+    def express_full(
+        self, cause: str, progress: Progress = quiet, meanwhile: Callable[[], None] | None = None
+    ) -> Stored:
         """Ship the log, then store what changed since the last image, or compare when that is not known.
 
         Args:
@@ -225,9 +227,7 @@ class LiveSource:
         base = self._base(previous) if previous is not None and not lost else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
             stored = self._beside(
-                lambda report: store_image(
-                    vault, source, image, previous, by_tracking(vault, report), cause, report
-                ),
+                lambda report: store_image(vault, source, image, previous, by_tracking(vault, report), cause, report),
                 progress,
                 meanwhile,
             )
@@ -247,7 +247,9 @@ class LiveSource:
         self.ship()
         previous = self.newest_image()
         if previous is None:
-            raise Refused("there is no replica yet to check", code="no-replica", hint="run 'perdure express-full' first")
+            raise Refused(
+                "there is no replica yet to check", code="no-replica", hint="run 'perdure express-full' first"
+            )
         self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
         with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
             checked = self._beside(lambda report: self._compared(image, previous, report), progress, None)

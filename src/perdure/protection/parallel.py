@@ -32,7 +32,9 @@ def for_each_number(count: int, work: Callable[[int], None], threads: int) -> No
             with guard:
                 failures.append(error)
 
-    helpers = [threading.Thread(target=run, name=f"storing-{row}", daemon=True) for row in range(min(threads, count) - 1)]
+    helpers = [
+        threading.Thread(target=run, name=f"storing-{row}", daemon=True) for row in range(min(threads, count) - 1)
+    ]
     for helper in helpers:
         helper.start()
     run()

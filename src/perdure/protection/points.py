@@ -93,8 +93,6 @@ def _log_rows(vault: Vault, source: str, span: LogSpan, stands_on: int, *, commi
         )
         return [row]
     return [
-        TimelineRow(
-            PointKind.INCREMENTAL, None, Position(span.generation, place), time_ns, 0, 0, stands_on, commits=1
-        )
+        TimelineRow(PointKind.INCREMENTAL, None, Position(span.generation, place), time_ns, 0, 0, stands_on, commits=1)
         for place, time_ns in zip(segment.marks["place"].tolist(), segment.marks["time_ns"].tolist(), strict=True)
     ]

@@ -61,7 +61,9 @@ def _way(present: ReplicaState, wanted: ReplicaState) -> list[ReplicaState]:
     if wanted in (ReplicaState.UNPROTECTED, ReplicaState.INITIALIZING):
         return [wanted] if present in first_copy else []
     if present in first_copy:
-        return [ReplicaState.INITIALIZING, ReplicaState.OK] if wanted is ReplicaState.OK else [ReplicaState.INITIALIZING]
+        return (
+            [ReplicaState.INITIALIZING, ReplicaState.OK] if wanted is ReplicaState.OK else [ReplicaState.INITIALIZING]
+        )
     if wanted is ReplicaState.OK and present is not ReplicaState.OK:
         return [ReplicaState.VERIFYING, ReplicaState.OK] if present is not ReplicaState.VERIFYING else [wanted]
     if wanted is ReplicaState.INACTIVE and present is ReplicaState.VERIFYING:

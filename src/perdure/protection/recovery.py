@@ -23,7 +23,7 @@ from perdure.protection.points import timeline_of
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.workloads.contract import FolderWorkload, Verification
-from perdure.workloads.files.listing import load_root
+from perdure.model.listings import load_root
 from perdure.workloads.files.restore import restore_tree
 
 __all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover", "restore_image"]
@@ -105,7 +105,9 @@ def recover(
             hint="add --yes to confirm, or give --target PATH to recover beside it",
         )
     if target is None and not in_place:
-        raise Refused("there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes")
+        raise Refused(
+            "there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes"
+        )
     plan = timeline_of(p.vault, p.source.id).resolve(to)
     notes = [plan.note] if plan.note else []
     if isinstance(p.workload, FolderWorkload):
@@ -130,9 +132,7 @@ def recover(
     return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, tuple(notes))
 
 
-def restore_image(
-    p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet
-) -> None:
+def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
     """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
     workload = image_workload(p)
     for file in plan.point.files:

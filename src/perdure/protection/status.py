@@ -78,9 +78,7 @@ def _status_of(home: Home, known: KnownSource, open_vault: Callable[[str], Vault
         if spans:
             last_ns = max(last_ns, int(vault.segment(known.id, spans[-1]).marks["time_ns"][-1]))
     except PerdureError as error:
-        return SourceStatus(
-            known, replica.state, replica.cause, since_ns, None, 0, 0, 0, 0, 0, activity, error.message
-        )
+        return SourceStatus(known, replica.state, replica.cause, since_ns, None, 0, 0, 0, 0, 0, activity, error.message)
     log_bytes = sum(span.stored for span in spans)
     return SourceStatus(
         source=known,

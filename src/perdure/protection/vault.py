@@ -90,9 +90,7 @@ class Vault(Protocol):
 
     def read_stream(self, ref: StreamRef) -> bytes: ...
 
-    def for_each_chunk(
-        self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2
-    ) -> None:
+    def for_each_chunk(self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2) -> None:
         """Like :meth:`read_chunks`, with ``work`` called from several threads, each chunk once."""
         ...
 

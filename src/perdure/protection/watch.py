@@ -239,7 +239,9 @@ class _ImageWatch:
                 live.maintain()
         except PoolUnusable as error:
             self._pool_retry_at = now + self._backoff.seconds()
-            self._tell.warning(f"{error.message}; the log of {self.name!r} is held and shipped when the pool can be used")
+            self._tell.warning(
+                f"{error.message}; the log of {self.name!r} is held and shipped when the pool can be used"
+            )
             self._activity.warn(error.message)
         warning = str(getattr(live.session, "warning", ""))
         self._activity.refresh(wal_bytes, warning, self._next_full_ns)

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from perdure.model.entries import Entry
+from perdure.model.entries import EntryKind
 from perdure.model.errors import Damaged, PerdureError
-from perdure.model.listings import decode_entry, decode_listing, decode_pieces
+from perdure.model.listings import content_pieces, load_root, read_listing
 from perdure.model.logs import LogSpan
 from perdure.model.points import RecoveryPoint, StreamRef
 from perdure.repository import logs, records
@@ -187,22 +187,27 @@ def _use_map(run: _Verification, ref: StreamRef, label: str) -> None:
         run.use(chunk, label)
 
 
+class _NotingStreams:
+    """Reads streams and notes that a point uses their chunks."""
+
+    def __init__(self, run: _Verification, label: str) -> None:
+        self._run = run
+        self._label = label
+
+    def read_stream(self, ref: StreamRef) -> bytes:
+        return _stream(self._run, ref, self._label)
+
+
 def _use_tree(run: _Verification, tree: StreamRef, label: str) -> None:
-    waiting = [decode_entry(_stream(run, tree, label))]
+    streams = _NotingStreams(run, label)
+    waiting = [load_root(tree, streams)]
     while waiting:
-        entry = waiting.pop()
-        _use_content(run, entry, label)
-        if entry.listing is not None:
-            waiting.extend(decode_listing(_stream(run, entry.listing, label)))
-
-
-def _use_content(run: _Verification, entry: Entry, label: str) -> None:
-    pieces = list(entry.content)
-    if entry.content_map is not None:
-        pieces += decode_pieces(_stream(run, entry.content_map, label))
-    for piece in pieces:
-        if piece.chunk:
-            run.use(piece.chunk, label)
+        for entry in read_listing(waiting.pop(), streams):
+            if entry.kind is EntryKind.DIRECTORY:
+                waiting.append(entry)
+            for piece in content_pieces(entry, streams) if entry.kind is EntryKind.FILE else ():
+                if piece.chunk:
+                    run.use(piece.chunk, label)
 
 
 def _check_packs(run: _Verification, data: bool, threads: int) -> None:

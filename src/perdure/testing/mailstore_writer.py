@@ -37,6 +37,10 @@ _LATE = 0.5
 """A writer that fell behind its rate by more than this many seconds does not make up for it in a burst."""
 
 
+_GLANCE = 1.2
+"""Seconds between the mistake and its COMMIT."""
+
+
 def connect(database: Path) -> sqlite3.Connection:
     """Open the mail store as its applications do."""
     connection = sqlite3.connect(database, timeout=BUSY_SECONDS, isolation_level=None)
@@ -152,8 +156,13 @@ class Writer:
 
 
 def _mistake(connection: sqlite3.Connection) -> list[Operation]:
+    """A person at a prompt: ``BEGIN``, the wrong ``DELETE``, a glance that sees nothing amiss, ``COMMIT``.
+
+    Meanwhile nobody else can commit, so there is a moment that lies clearly between the last good commit and it.
+    """
     operation = DeleteEverything()
     operation.execute(connection)
+    sleep(_GLANCE)
     return [operation]
 
 

@@ -191,7 +191,5 @@ class MemoryVault:
     def read_stream(self, ref: StreamRef) -> bytes:
         return b"".join(self.read_chunk(chunk) for chunk in ref.chunks)
 
-    def for_each_chunk(
-        self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2
-    ) -> None:
+    def for_each_chunk(self, chunks: Sequence[bytes], work: Callable[[int, bytes], None], *, threads: int = 2) -> None:
         for_each_number(len(chunks), lambda row: work(row, self.read_chunk(chunks[row])), threads)

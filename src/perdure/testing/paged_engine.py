@@ -269,4 +269,3 @@ def _applied(content: bytearray, pages: int, writes: Mapping[str, str]) -> bytea
         at = int(page) * page_size
         content[at : at + page_size] = bytes.fromhex(text)
     return content
-

@@ -1,6 +1,7 @@
-"""An application process that writes to a SQLite database on command: ``python -m perdure.testing.sqlite_writer DATABASE``.
+"""An application that writes to SQLite on command: ``python -m perdure.testing.sqlite_writer DATABASE``.
 
-It uses the standard library's ``sqlite3``, whatever version that is, like the applications that perdure protects. Each line on
+It uses the standard library's ``sqlite3``, whatever version that is, like the applications that perdure protects.
+Each line on
 standard input is a JSON list of SQL statements, run one by one outside any transaction but their own; each answer on
 standard output is a JSON object with ``rows`` of the last statement, or ``error``.
 """

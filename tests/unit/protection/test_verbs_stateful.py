@@ -70,7 +70,8 @@ class Protection(RuleBasedStateMachine):
             return
         self.scene.database.change_silently(page, b"silent".ljust(64))
         check(self.protected)
-        self.states.append((self.scene.tick(), bytes(self.scene.database.content)))
+        # The repaired image lies at the position of the last commit, and is what that place shows from now on.
+        self.states.append((self.states[-1][0], bytes(self.scene.database.content)))
         self.everything_is_there()
 
     @rule()

@@ -18,7 +18,7 @@ from blake3 import blake3
 from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.errors import Damaged, NotFound, PoolUnusable, Refused
 from perdure.model.extents import build
-from perdure.model.listings import encode_entry, encode_listing
+from perdure.model.listings import put_listing, store_root
 from perdure.model.logs import MARK, LogEnd, LogSegment
 from perdure.model.points import DataSource, ImageFile, PointKind, RecoveryPoint
 from perdure.model.positions import Position
@@ -55,8 +55,8 @@ def commit_tree(pool: Pool) -> RecoveryPoint:
     capture = pool.capture(FOLDER.id)
     content = b"file content" * 100
     file = Entry(b"f", EntryKind.FILE, size=len(content), content=(Piece(capture.put(content), 0, len(content)),))
-    root = Entry(b"", EntryKind.DIRECTORY, listing=capture.put_stream(encode_listing([file])))
-    tree = capture.put_stream(encode_entry(root))
+    root = Entry(b"", EntryKind.DIRECTORY, listing=put_listing([file], capture))
+    tree = store_root(root, capture)
     return capture.commit(RecoveryPoint(0, FOLDER.id, PointKind.FILE, time.time_ns(), tree=tree))
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+import apsw
+
 from perdure.model.moments import moment_text, rfc3339
 from perdure.model.positions import Position
 from perdure.testing.demo.failing import DemoFailed
@@ -78,7 +80,10 @@ def recover(program: Program, name: str, wanted: Wanted, target: Path, ledger: L
     """
     answer = program.run("recover", name, "--to", wanted.to, "--target", target)
     begun = monotonic()
-    n = clock_of(target)
+    try:
+        n = clock_of(target)
+    except apsw.Error as error:
+        raise DemoFailed(f"{wanted.title}: the copy cannot be read as a mail store: {error}") from error
     if n > ledger.last:
         raise DemoFailed(f"{wanted.title}: the copy holds commit {n}, but the ledger ends at {ledger.last}")
     differences = ledger.compare(target, n)

@@ -107,7 +107,8 @@ def play(plan: Plan, show: Show) -> Outcome:
         with Watch(program, NAME, "--express-full-every", f"{plan.express_full_every:g}s") as watch:
             steady_ns = _under_load(plan, show, watch, writers, book)
             show.say("someone runs DELETE FROM messages, and forgets the WHERE", style="bold red")
-            make_mistake(database, book)
+            with show.working("DELETE FROM messages"):
+                make_mistake(database, book)
             with show.counting("the writers go on, nobody has noticed yet", 3.0) as tick:
                 _pass_time(3.0, tick, lambda: _all_at_work(watch, writers))
             watch.stop()
@@ -167,7 +168,7 @@ def _under_load(plan: Plan, show: Show, watch: Watch, writers: list[subprocess.P
 def _recover_all(plan: Plan, show: Show, program: Program, ledger: Ledger, steady_ns: int) -> list[Recovered]:
     (mistake,) = (commit for commit in ledger.commits if commit.writer == "mistake")
     chance = random.Random(plan.seed)  # noqa: S311 (which moments to try, not a secret)
-    # The commit before the mistake had returned before the mistake began, so exactly one state is right.
+    # Nobody else could commit while the mistake was being made, so exactly one state is right.
     wanted = [Wanted.at_time("just before the mistake", mistake.before_ns - 1, mistake.n - 1)]
     show.say(f"recovering; random moments come from seed {plan.seed}")
     for number in (1, 2):

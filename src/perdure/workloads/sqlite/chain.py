@@ -1,9 +1,11 @@
 """The continuity token: what must still be true of a WAL for its log to continue at a position.
 
-A token names a place by the WAL's salts and the cumulative checksum of all frames up to it. Every restart of a WAL changes
+A token names a place by the WAL's salts and the cumulative checksum of all frames up to it. Every restart of a WAL
+changes
 its salts, so equal salts and checksum prove that everything after the place is still there.
 
-Where the WAL was empty or wholly copied into the database, the token also carries the database file's identity. If the file
+Where the WAL was empty or wholly copied into the database, the token also carries the database file's identity. If
+the file
 has not been touched since, no checkpoint has happened since, so even a WAL with other salts holds everything that
 came after: this is how an idle database stays continuous although SQLite removes its WAL. A change in the same
 clock tick as the token would not show in the times; such a token proves nothing and is not believed.

@@ -1,13 +1,15 @@
-"""The raw files of a live SQLite database: read-only descriptors, how long they live, and whether they are still the right files.
+"""The raw files of a live SQLite database: descriptors, how long they live, whether they are still the right files.
 
-POSIX record locks, which SQLite uses, belong to a process and an inode. When a process closes *any* descriptor of a file, the
+POSIX record locks, which SQLite uses, belong to a process and an inode. When a process closes *any* descriptor of a
+file, the
 kernel drops *all* locks that the process has on it, those of SQLite's own descriptors included. A stray ``open`` and
 ``close`` of the database or its ``-shm`` in this process would silently end our hold, and another process could then
 restart the WAL under us. So the descriptors here are opened before our connections use the file, live as long as the
 session, and are closed only after every connection is closed; and whoever else in this process wants a look at the
 database's header (:func:`read_head`) goes through the descriptor that is already open. The ``-wal`` carries no locks.
 
-One session per source: an ``flock`` on the database's descriptor. On Linux's local file systems ``flock`` and record locks do
+One session per source: an ``flock`` on the database's descriptor. On Linux's local file systems ``flock`` and record
+locks do
 not see each other, so this is invisible to SQLite.
 """
 

@@ -80,9 +80,9 @@ def read_database_header(path: Path, *, wal_required: bool = True) -> DatabaseHe
     header = parse_database_header(data)
     if header is None:
         raise SourceUnusable(
-            f"{path} is not a SQLite database: its first bytes are not SQLite's (another kind of file, damaged, or encrypted)",
+            f"{path} is not a SQLite database: it does not begin like one (another file, damaged, encrypted)",
             code="not-a-database",
-            hint="check the path; an encrypted database can be protected as a file with files:PATH while it is not in use",
+            hint="check the path; an encrypted database at rest can be protected with files:PATH",
         )
     if wal_required and not header.wal:
         raise SourceUnusable(

@@ -162,6 +162,12 @@ def _unusable(path: Path, error: apsw.Error) -> SourceUnusable:
         )
     if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
         return SourceUnusable(f"SQLite cannot read {path}: {error}", code="source-damaged", hint="recover it")
+    if isinstance(error, apsw.IOError):
+        return SourceUnusable(
+            f"SQLite cannot read {path} ({error}): its -wal or -shm was probably removed while an application uses it",
+            code="companions-damaged",
+            hint="stop all applications that use it, then start them again; what they committed may be lost",
+        )
     return SourceUnusable(
         f"SQLite cannot open {path}: {error}",
         code="no-permission",

@@ -1,9 +1,11 @@
 """A frozen image of a live database at a commit, put together from the database file and the WAL.
 
-The image at place P of a WAL generation is: for every page, its newest frame in 1..P, else the page in the database file.
+The image at place P of a WAL generation is: for every page, its newest frame in 1..P, else the page in the database
+file.
 It is frozen for as long as the hold is, whose frame H is at most P:
 
-* Checkpoints copy only frames up to H, so a page without a frame in 1..P is not written in the file. A page that a checkpoint
+* Checkpoints copy only frames up to H, so a page without a frame in 1..P is not written in the file. A page that a
+  checkpoint
   is writing has a frame up to H and is read from the WAL, so a torn read of the file cannot show.
 * A checkpoint cuts the file only if it copies everything, that is at H = P, and then to the size of this very image.
 * The WAL does not restart, except under read lock 0 and exactly at H. Then the database file is frozen and complete: an
@@ -80,7 +82,8 @@ class DatabaseReader:
                 return data
         whole = bytearray((last - first) * self.page_size)
         view = memoryview(whole)
-        # Short where the file ends before the image does: those pages are in the WAL, or were never written and are zero.
+        # Short where the file ends before the image does: those pages are in the WAL, or were never written and are
+        # zero.
         os.preadv(self.database, [view], first * self.page_size)
         for page in overlaid.tolist():
             place = frame_offset(int(frames[page]), self.page_size) + FRAME_HEADER

@@ -23,7 +23,9 @@ def verify_database(path: Path, *, thorough: bool) -> Verification:
     except SourceUnusable as error:
         return Verification(passed=False, means=means, details=(error.message,))
     if header.pages * header.page_size != path.stat().st_size:
-        stated = f"its header states {header.pages} pages of {header.page_size} bytes, the file has {path.stat().st_size} bytes"
+        stated = (
+            f"its header states {header.pages} pages of {header.page_size}, the file has {path.stat().st_size} bytes"
+        )
         return Verification(passed=False, means=means, details=(stated,))
     try:
         with _reading(path) as connection:
@@ -65,7 +67,9 @@ def list_columns(path: Path, table: str) -> list[RestoredItem]:
             f"there is no table {table!r} in this recovery point", hint="browse without a table name lists them"
         )
     return [
-        RestoredItem(name=str(name), kind="column", size=0, details=f"{kind or 'any type'}{', primary key' if key else ''}")
+        RestoredItem(
+            name=str(name), kind="column", size=0, details=f"{kind or 'any type'}{', primary key' if key else ''}"
+        )
         for _number, name, kind, _required, _default, key in rows
     ]
 

@@ -20,7 +20,8 @@ _INDEX_LOCKS = (120, 9)
 def refuse_if_in_use(path: Path) -> None:
     """Refuse if a process holds a SQLite lock on the database, or has it open as far as ``/proc`` shows.
 
-    The kernel is only asked (``F_GETLK``); no lock is taken. A process of another user that opened the database and never
+    The kernel is only asked (``F_GETLK``); no lock is taken. A process of another user that opened the database and
+    never
     read from it has no lock and cannot be seen without root.
 
     Raises:

@@ -11,9 +11,9 @@ offset  bytes   meaning
 4       4       page size in bytes
 8       4       n, number of frames
 12      4       m, number of commits
-16      4 × n   page number of each frame, from 1
-…       4 × m   number of each commit's frame inside the segment, from 0
-…       4 × m   database size in pages after each commit
+16      4 x n   page number of each frame, from 1
+…       4 x m   number of each commit's frame inside the segment, from 0
+…       4 x m   database size in pages after each commit
 ======  ======  ===============================================================
 
 The place of frame ``i`` in the WAL is ``last place - n + 1 + i``.

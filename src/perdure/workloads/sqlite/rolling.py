@@ -1,7 +1,8 @@
 """Rolling a restored database file forward through its log.
 
 Only the newest image of each page is written, once: a first pass over the segments' indexes finds for every page its
-last frame up to the target, a second pass over the payload writes just those. Memory is four bytes per page of the database
+last frame up to the target, a second pass over the payload writes just those. Memory is four bytes per page of the
+database
 and one block.
 """
 
@@ -121,7 +122,7 @@ def _write_pages(fd: int, pages: NDArray[np.uint32], chosen: NDArray[np.intp], i
         return
     order = chosen[np.argsort(pages[chosen])]
     numbers = pages[order].astype(np.int64) - 1
-    content = memoryview(np.ascontiguousarray(images[order]).reshape(-1))
+    content = np.ascontiguousarray(images[order]).reshape(-1).data
     page_size = images.shape[1]
     starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1).tolist()
     for first, last in zip(starts, [*starts[1:], len(numbers)], strict=True):

@@ -3,7 +3,8 @@
 What keeps a commit from being lost between the WAL and the pool is in :mod:`~perdure.workloads.sqlite.hold`; what
 makes an image exact in :mod:`~perdure.workloads.sqlite.image`. The order of every step here follows from three rules:
 
-1. A hold moves to frame U only after everything up to U was handed to ``ship`` and is durable; the old hold is released last.
+1. A hold moves to frame U only after everything up to U was handed to ``ship`` and is durable; the old hold is
+released last.
 2. Salts may change under a hold only if everything sampled is shipped and nothing lies behind the hold's frame.
    Anything else means that the hold was lost, and the chain with it.
 3. Only frames up to mxFrame of the WAL-index exist. What lies behind may be rolled back.
@@ -60,6 +61,17 @@ class SqliteSession:
         SourceUnusable: The database cannot be followed.
         Refused: Another perdure process holds it.
     """
+
+    # The place in the present WAL: shipped, sampled, and the frame beyond which the hold lets nothing be checkpointed.
+    _place: int
+    _sampled: int
+    _hold_frame: int
+    # The database at the shipped place.
+    _page_size: int
+    _pages: int
+    _shipped: Position
+    _acknowledged: Position
+    _checked_ns: int
 
     def __init__(self, location: str, *, clock: Callable[[], int] = time.time_ns, recycle_bytes: int = 4 << 20) -> None:
         require_safe_library()

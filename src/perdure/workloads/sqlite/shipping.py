@@ -19,7 +19,7 @@ SEGMENT_SIZE = 8 << 20
 """Bytes of WAL in one segment, unless a single transaction is larger."""
 
 
-class WalDamaged(Exception):  # noqa: N818 - it never leaves the package
+class WalDamaged(Exception):
     """A committed frame does not carry the salts and the checksum that it must have."""
 
     def __init__(self, frame: int) -> None:
@@ -88,7 +88,7 @@ def cut_segment(wal: int, header: WalHeader, place: int, before: Checksum, limit
         blocks = _LazyBlocks(wal, header, first, np.concatenate(chained), per_block)
     else:
         blocks = [
-            memoryview(np.ascontiguousarray(frames.images[at : min(at + per_block, count)]).reshape(-1))
+            np.ascontiguousarray(frames.images[at : min(at + per_block, count)]).reshape(-1).data
             for at in range(0, count, per_block)
         ]
     return CutSegment(
@@ -115,7 +115,7 @@ class _LazyBlocks(Sequence[bytes | bytearray | memoryview]):
         self._per_block = per_block
 
     def __len__(self) -> int:
-        return -(-(len(self._checksums) - 1) // self._per_block)
+        return (len(self._checksums) - 2) // self._per_block + 1
 
     @overload
     def __getitem__(self, index: int) -> bytes | bytearray | memoryview: ...
@@ -136,7 +136,7 @@ class _LazyBlocks(Sequence[bytes | bytearray | memoryview]):
         frames = _read_frames(self._wal, self._header, self._first + at, count, _pair(self._checksums[at]))
         if _pair(frames.checksums[-1]) != _pair(self._checksums[at + count]):
             raise WalDamaged(self._first + at + count - 1)
-        return memoryview(np.ascontiguousarray(frames.images).reshape(-1))
+        return np.ascontiguousarray(frames.images).reshape(-1).data
 
 
 _NO_IMAGES = np.empty((0, 0), np.uint8)

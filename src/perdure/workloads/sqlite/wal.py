@@ -21,7 +21,7 @@ frame   bytes  meaning
 0       4      page number, from 1
 4       4      database size in pages after the commit, or 0 if this frame commits nothing
 8       8      the header's salts
-16      8      checksum of everything so far: header, then per frame bytes 0–7 and the page
+16      8      checksum of everything so far: header, then per frame bytes 0 to 7 and the page
 24      page   the page
 ======  =====  ===============================================================
 

@@ -17,7 +17,8 @@ offset  bytes  meaning
 96      4      nBackfill: frames that checkpoints have copied into the database
 ======  =====  =====================================================
 
-mxFrame is the only truth about what is committed: the WAL may hold valid-looking frames behind it that were rolled back.
+mxFrame is the only truth about what is committed: the WAL may hold valid-looking frames behind it that were rolled
+back.
 """
 
 from __future__ import annotations

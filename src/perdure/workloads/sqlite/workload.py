@@ -89,7 +89,7 @@ class SqliteWorkload:
     def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
         roll_forward(paths[DATABASE], log, upto)
 
-    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:  # noqa: FBT001 - the contract's signature
+    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
         return verify_database(paths[DATABASE], thorough=thorough)
 
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:

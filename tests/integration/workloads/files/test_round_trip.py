@@ -18,7 +18,7 @@ from perdure.model.points import DataSource
 from perdure.testing.folder_tree import FolderTree
 from perdure.testing.memory_content import MemoryContent
 from perdure.workloads.files import FilesWorkload, browse, find, iterate, list_directory, restore_tree
-from perdure.workloads.files.listing import put_listing
+from perdure.model.listings import put_listing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
 

@@ -38,7 +38,7 @@ class ProtectedDatabase:
     log: MemoryLog = field(default_factory=MemoryLog)
     recycle_bytes: int = 0
     base: bytes = b""
-    base_position: Position = Position(0, 0)
+    base_position: Position = field(default_factory=lambda: Position(0, 0))
     page_size: int = 0
     chain: bytes = b""
     copies: int = 0
@@ -47,7 +47,9 @@ class ProtectedDatabase:
         self.open(None)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.session.close()
 
     def open(self, end: LogEnd | None) -> None:
@@ -115,7 +117,9 @@ class ProtectedDatabase:
         return target
 
     def rows(self, upto: Position, query: str = "SELECT id FROM t ORDER BY id") -> list[tuple[object, ...]]:
-        connection = apsw.Connection(f"file:{self.restore(upto)}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection = apsw.Connection(
+            f"file:{self.restore(upto)}?immutable=1", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        )
         try:
             return [tuple(row) for row in connection.execute(query)]
         finally:

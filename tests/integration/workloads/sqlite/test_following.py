@@ -90,25 +90,17 @@ def test_commit_during_our_checkpoint(path: Path, writer: SqliteWriter) -> None:
         protected.full()
         writer.run(INSERT)
         waiting: list[bool] = []
-
-        def ship_with_writer(segment: object) -> None:
-            protected.ship(segment)  # type: ignore[arg-type]
-            if not waiting:
-                waiting.append(True)
-                writer.begin(INSERT, INSERT)
-
-        protected.session.poll()
         protected.sync()
         checkpoint = protected.session._connections.checkpoint
 
         def checkpoint_with_writer() -> bool:
-            if not waiting:
-                waiting.append(True)
+            waiting.append(True)
+            if len(waiting) == 2:  # the one under the write lock
                 writer.begin(INSERT, INSERT)
             return checkpoint()
 
         protected.session._connections.checkpoint = checkpoint_with_writer  # type: ignore[method-assign]
-        protected.session.maintain(ship_with_writer)
+        protected.session.maintain(protected.ship)
         writer.finish()
         assert protected.rows(protected.sync()) == ids(3)
 
@@ -223,10 +215,15 @@ def test_image_before_shipping_is_refused(path: Path, writer: SqliteWriter) -> N
         end = protected.end()
     writer.run(INSERT)
     protected.open(end)
-    with protected.session as session, pytest.raises(PerdureError, match="before its log was shipped"), session.image(None):
+    with (
+        protected.session as session,
+        pytest.raises(PerdureError, match="before its log was shipped"),
+        session.image(None),
+    ):
         pass
 
 
+@pytest.mark.slow
 def test_over_a_gibibyte(tmp_path: Path) -> None:
     """The page that holds SQLite's lock bytes, which is never written, is no obstacle."""
     path = tmp_path / "big.db"
@@ -243,9 +240,6 @@ def test_over_a_gibibyte(tmp_path: Path) -> None:
             assert target.stat().st_size > 1 << 30
 
 
-test_over_a_gibibyte = pytest.mark.slow(test_over_a_gibibyte)
-
-
 def test_missing_database(path: Path, writer: SqliteWriter) -> None:
     """A deleted database is reported as gone, not as unchanged."""
     with ProtectedDatabase(path) as protected:
@@ -257,17 +251,39 @@ def test_missing_database(path: Path, writer: SqliteWriter) -> None:
         assert gone.value.code == "source-missing"
 
 
-@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
-def test_removed_companions(path: Path, writer: SqliteWriter, suffix: str) -> None:
-    """A removed -wal or -shm is noticed and named; the session goes on in a new generation."""
+def test_removed_index(path: Path, writer: SqliteWriter) -> None:
+    """A removed -shm is noticed and named; the session goes on in a new generation."""
     with ProtectedDatabase(path) as protected:
         protected.full()
-        path.with_name(path.name + suffix).unlink()
+        path.with_name(path.name + "-shm").unlink()
         protected.clock.now += 2_000_000_000
-        with pytest.raises(TrackingLost, match=suffix):
+        with pytest.raises(TrackingLost, match="-shm"):
             protected.session.poll()
         protected.session.poll()
         assert protected.session.position.generation == 3
+
+
+def test_removed_wal(path: Path, writer: SqliteWriter) -> None:
+    """A removed -wal is noticed; while applications still use it SQLite cannot read the database, and that is said."""
+    with ProtectedDatabase(path) as protected:
+        protected.full()
+        writer.run(INSERT)
+        protected.maintain()
+        writer.run(INSERT)
+        protected.sync()
+        path.with_name(path.name + "-wal").unlink()
+        protected.clock.now += 2_000_000_000
+        with pytest.raises(TrackingLost, match="-wal"):
+            protected.session.poll()
+        with pytest.raises(SourceUnusable) as unreadable:
+            protected.session.poll()
+        assert unreadable.value.code == "companions-damaged"
+        writer.kill()
+        protected.session.poll()
+        protected.base = b""
+        protected.full()
+        assert protected.base_position.generation == 4
+        assert protected.rows(protected.base_position) == [(1,)]
 
 
 def test_replaced_database(path: Path, writer: SqliteWriter, tmp_path: Path) -> None:

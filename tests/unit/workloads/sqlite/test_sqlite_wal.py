@@ -38,6 +38,7 @@ def make_frames(page_size: int, pages: list[bytes], salts: bytes, start: tuple[i
     flip=st.none() | st.integers(0, 10**6),
 )
 def test_vectorised_checksum_equals_the_loop(
+    *,
     page_size: int,
     seed: int,
     count: int,

@@ -16,7 +16,9 @@ from perdure.workloads.sqlite import SqliteWorkload, clear_companions
 def make(path: Path, mode: str) -> Path:
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", mode)
-    connection.execute('CREATE TABLE "a ""b"(id INTEGER PRIMARY KEY, v TEXT); INSERT INTO "a ""b" VALUES (1, \'x\'), (2, \'y\')')
+    connection.execute(
+        'CREATE TABLE "a ""b"(id INTEGER PRIMARY KEY, v TEXT); INSERT INTO "a ""b" VALUES (1, \'x\'), (2, \'y\')'
+    )
     connection.execute('CREATE VIEW w AS SELECT v FROM "a ""b"')
     connection.close()
     return path
@@ -107,6 +109,6 @@ def test_in_place_is_refused_while_in_use(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with SqliteWriter(path, "journal_mode=WAL") as writer:
         writer.run("CREATE TABLE t(v)")
-        with pytest.raises(Refused, match="process [0-9]+ has it open"):
+        with pytest.raises(Refused, match=r"process [0-9]+ has it open"):
             SqliteWorkload().in_place_target(str(path))
     assert SqliteWorkload().in_place_target(str(path)) == path

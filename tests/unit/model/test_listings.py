@@ -7,7 +7,7 @@ from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.errors import Damaged
 from perdure.model.points import StreamRef
 from perdure.testing.memory_content import MemoryContent
-from perdure.workloads.files.listing import (
+from perdure.model.listings import (
     content_pieces,
     ends_part,
     load_root,

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_demo_brings_back_every_moment(tmp_path: Path) -> None:
+    """A smaller demo runs the whole main job, and passes all of its own checks."""
+    command = [sys.executable, "-m", "perdure.testing.demo", "--dir", str(tmp_path / "demo")]
+    ended = subprocess.run(
+        [*command, "--size", "20", "--seconds", "8", "--seed", "1"], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Verified" in ended.stdout
+
+
+def test_the_demo_says_why_it_failed(tmp_path: Path) -> None:
+    """A folder that is not empty is refused before anything is done in it."""
+    (tmp_path / "mine").write_text("precious")
+    command = [sys.executable, "-m", "perdure.testing.demo", "--dir", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert "not empty" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
