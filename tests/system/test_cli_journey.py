@@ -7,19 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 # A program of its own: perdure's SQLite and the application's are never in one process.
+# It keeps its connection open, as applications do, and says when a statement is committed.
 WRITER = """
 import sqlite3, sys
-database, statements = sys.argv[1], sys.argv[2:]
-connection = sqlite3.connect(database, isolation_level=None)
-for statement in statements:
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+for statement in sys.stdin:
     connection.execute(statement)
+    print("committed", flush=True)
 """
 
 READER = """
@@ -31,8 +32,27 @@ print(json.dumps([connection.execute("PRAGMA integrity_check").fetchall(), conne
 Perdure = Callable[..., Any]
 
 
-def write(database: Path, *statements: str) -> None:
-    subprocess.run([sys.executable, "-c", WRITER, str(database), *statements], check=True)
+class Application:
+    """A program that has a database open and commits what it is told."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def write(self, *statements: str) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        for statement in statements:
+            self.process.stdin.write(statement + "\n")
+            self.process.stdin.flush()
+            assert self.process.stdout.readline() == "committed\n"
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def rows(database: Path, query: str = "SELECT text FROM notes ORDER BY id") -> list[Any]:
@@ -69,31 +89,31 @@ def perdure(environment: dict[str, str]) -> Perdure:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    path = tmp_path / "app.db"
-    write(
-        path,
+def application(tmp_path: Path) -> Iterator[Application]:
+    running = Application(tmp_path / "app.db")
+    running.write(
         "PRAGMA journal_mode=WAL",
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)",
         "INSERT INTO notes (text) VALUES ('first')",
     )
-    return path
+    yield running
+    running.end()
 
 
 def test_a_database_is_protected_lost_and_brought_back(
-    perdure: Perdure, environment: dict[str, str], database: Path, tmp_path: Path
+    perdure: Perdure, environment: dict[str, str], application: Application, tmp_path: Path
 ) -> None:
     """Every committed transaction can be recovered by its position, also on a machine that knows only the pool."""
-    pool = tmp_path / "pool"
+    pool, database = tmp_path / "pool", application.database
     perdure("pool", "create", pool)
     protected = perdure("protect", f"sqlite:{database}", "--pool", pool, "--as", "app")
     assert protected["point"]["number"] == 1
 
-    write(database, "INSERT INTO notes (text) VALUES ('second')")
+    application.write("INSERT INTO notes (text) VALUES ('second')")
     shipped = perdure("sync", "app")
     assert (shipped["commits"], shipped["cause"]) == (1, "")
     before_the_mistake = shipped["last"]
-    write(database, "DELETE FROM notes")
+    application.write("DELETE FROM notes")
     full = perdure("express-full", "app")
     assert full["point"]["number"] == 2
     assert perdure("check", "app")["repaired_by"] is None
@@ -106,6 +126,7 @@ def test_a_database_is_protected_lost_and_brought_back(
     assert [item["name"] for item in perdure("browse", "app")["items"]] == ["notes"]
     assert perdure("verify", pool, "--data")["sound"] is True
 
+    application.end()
     database.write_bytes(os.urandom(8192))
     report = perdure("recover", "app", "--to", before_the_mistake, "--target", tmp_path / "before.db")
     assert report["verification"]["passed"] is True
@@ -149,19 +170,18 @@ def test_a_folder_is_protected_and_one_file_brought_back(perdure: Perdure, tmp_p
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_watch_ships_what_is_written_and_ends_cleanly(
-    perdure: Perdure, environment: dict[str, str], database: Path, tmp_path: Path, how: signal.Signals
+    perdure: Perdure, environment: dict[str, str], application: Application, tmp_path: Path, how: signal.Signals
 ) -> None:
     """``watch`` reports every commit durable, ends with 0 on SIGINT and SIGTERM, and what it reported recovers."""
     pool = tmp_path / "pool"
     perdure("pool", "create", pool)
-    perdure("protect", f"sqlite:{database}", "--pool", pool)
+    perdure("protect", f"sqlite:{application.database}", "--pool", pool)
     watching = subprocess.Popen(
         [sys.executable, "-m", "perdure", "watch", "app", "--json"], env=environment, stdout=subprocess.PIPE, text=True
     )
     assert watching.stdout is not None
     try:
-        # The writer commits only while watch runs, and its end is seen in the stream of events.
-        write(database, "INSERT INTO notes (text) VALUES ('while watched')")
+        application.write("INSERT INTO notes (text) VALUES ('while watched')")
         event = next(e for e in map(json.loads, watching.stdout) if e["kind"] == "log" and e["commits"])
         watching.send_signal(how)
         assert watching.wait(timeout=60) == 0
@@ -173,9 +193,9 @@ def test_watch_ships_what_is_written_and_ends_cleanly(
     assert rows(tmp_path / "recovered.db") == ["first", "while watched"]
 
 
-def test_mistakes_are_answered_with_stable_codes(perdure: Perdure, database: Path, tmp_path: Path) -> None:
+def test_mistakes_are_answered_with_stable_codes(perdure: Perdure, application: Application, tmp_path: Path) -> None:
     """Wrong input gives its documented exit status and code, and damages nothing."""
-    pool = tmp_path / "pool"
+    pool, database = tmp_path / "pool", application.database
     not_a_database = tmp_path / "text.db"
     not_a_database.write_text("this is no database, but long enough to hold a header of one hundred bytes" * 4)
 

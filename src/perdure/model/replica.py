@@ -76,4 +76,4 @@ class Replica:
             raise PerdureError(
                 f"a replica cannot go from {self.state.value!r} to {state.value!r} ({cause})", code="bad-transition"
             )
-        return Replica((*self.history, Transition(state, time_ns, cause))[-HISTORY :])
+        return Replica((*self.history, Transition(state, time_ns, cause))[-HISTORY:])

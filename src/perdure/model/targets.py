@@ -85,7 +85,7 @@ def _phrase_ns(text: str, now_ns: int) -> int:
     moment = dateparser.parse(text, settings={"RELATIVE_BASE": local_now, "PREFER_DATES_FROM": "past"})
     if moment is None:
         raise _not_understood(text)
-    return _whole_seconds_ns(moment) + moment.microsecond * 1000
+    return _whole_seconds_ns(moment) + int(moment.microsecond) * 1000
 
 
 def _whole_seconds_ns(moment: datetime) -> int:

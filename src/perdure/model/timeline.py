@@ -57,14 +57,16 @@ class Stretch:
     """An image and the log that continues it.
 
     Args:
-        point: The image.
+        point: The image; of several at one position the newest.
         start: Its position.
+        since_ns: The earliest time at which an image showed this position, nanoseconds since 1970 UTC.
         spans: The chain, in order.
         end: The last position that the chain reaches.
     """
 
     point: RecoveryPoint
     start: Position
+    since_ns: int
     spans: tuple[LogSpan, ...]
     end: Position
 
@@ -100,6 +102,11 @@ class Timeline:
         self._read = _remember(read_segment)
         self._generations = _by_generation(spans)
         self._stretches: list[Stretch] | None = None
+        self._first_seen: dict[Position, int] = {}
+        for point in points:
+            if point.position is not None:
+                seen_ns = self._first_seen.get(point.position, point.time_ns)
+                self._first_seen[point.position] = min(seen_ns, point.time_ns)
 
     # --- structure -------------------------------------------------------------------------------
 
@@ -141,7 +148,7 @@ class Timeline:
             end = span.last
             if stop is not None and end >= stop:
                 break
-        return Stretch(point, start, tuple(spans), end)
+        return Stretch(point, start, self._first_seen[start], tuple(spans), end)
 
     def chain(self, position: Position) -> Iterator[LogSpan]:
         """The spans that carry an image at ``position`` forward, until a gap or the end."""
@@ -205,7 +212,7 @@ class Timeline:
         if not self.stretches:
             return self._tree_at_time(time_ns)
         for stretch in reversed(self.stretches):
-            if stretch.point.time_ns > time_ns + CLOCK_SLACK_NS:
+            if stretch.since_ns > time_ns + CLOCK_SLACK_NS:
                 continue
             found = self._last_place_by(stretch, time_ns)
             if found is not None:
@@ -227,7 +234,7 @@ class Timeline:
             if len(fitting):
                 mark = marks[fitting[-1]]
                 return Position(span.generation, int(mark["place"])), int(mark["time_ns"])
-        return (stretch.start, stretch.point.time_ns) if stretch.point.time_ns <= time_ns else None
+        return (stretch.start, stretch.since_ns) if stretch.since_ns <= time_ns else None
 
     def _time_note(self, place: Position, committed_ns: int, time_ns: int) -> str:
         for gap in self.gaps():
@@ -273,7 +280,8 @@ class Timeline:
             )
         above = self.stretches[row + 1]
         return Refused(
-            f"position {position} lies in a gap of the log: nothing between {below.end} and {above.start} is in the pool",
+            f"position {position} lies in a gap of the log: "
+            f"nothing between {below.end} and {above.start} is in the pool",
             code="position-in-gap",
             hint=f"the nearest are position {below.end}, and point {above.point.number} at {above.start}",
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.model.errors import Damaged, Refused
+from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
@@ -16,7 +17,6 @@ from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import restore_image
 from perdure.workloads.contract import FolderWorkload, RestoredItem
-from perdure.model.listings import load_root
 from perdure.workloads.files.tree import browse as browse_tree
 
 __all__ = ["LARGE", "Listing", "browse"]

@@ -51,12 +51,12 @@ def changed_by_comparing(
         The sorted 0-based numbers of differing pages, pages beyond the end of ``resolved`` among them, and
         how many bytes of the source were read.
     """
-    return _Comparison(reader, resolved, vault, threads, progress, stage).run()
+    return _Comparison(reader, resolved, vault, threads, progress=progress, stage=stage).run()
 
 
 class _Comparison:
     def __init__(
-        self, reader: ImageReader, resolved: ExtentMap, vault: Vault, threads: int, progress: Progress, stage: str
+        self, reader: ImageReader, resolved: ExtentMap, vault: Vault, threads: int, *, progress: Progress, stage: str
     ) -> None:
         self._reader = reader
         self._vault = vault
@@ -93,7 +93,7 @@ class _Comparison:
             offset, length = int(run["offset"][0]), int(run["length"][0])
             content = self._source(offset, length)
             chunk = self._chunk(number)
-            if self._vault.chunk_id(memoryview(content)) == chunk:
+            if self._vault.chunk_id(content.data) == chunk:
                 self._progress(self._stage, length, self._common)
                 return
             stored = np.frombuffer(self._vault.read_chunk(chunk), dtype=np.uint8)
@@ -134,7 +134,7 @@ class _Comparison:
                 yield offset, min(CHUNK, end - offset)
 
     def _chunk(self, number: int) -> bytes:
-        return self._known.chunks[number].tobytes()
+        return bytes(self._known.chunks[number].tobytes())
 
     def _source(self, offset: int, length: int) -> NDArray[np.uint8]:
         content = np.frombuffer(read_exactly(self._reader, offset, length), dtype=np.uint8)

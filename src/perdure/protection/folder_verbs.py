@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from perdure.model.errors import SourceUnusable
+from perdure.model.listings import load_root, store_root
 from perdure.model.points import PointKind, RecoveryPoint
 from perdure.model.replica import ReplicaState
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, folder_workload
 from perdure.workloads.contract import FolderScan
-from perdure.model.listings import load_root, store_root
 
 __all__ = ["check_folder", "newest_tree", "protect_folder"]
 

@@ -47,14 +47,14 @@ def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, th
     try:
         extents = vault.image_map(file)
         os.ftruncate(descriptor, extents.size)
-        _write_extents(vault, file.name, extents, descriptor, progress, threads)
+        _write_extents(vault, file.name, extents, descriptor, progress=progress, threads=threads)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _write_extents(
-    vault: Vault, name: str, extents: ExtentMap, descriptor: int, progress: Progress, threads: int
+    vault: Vault, name: str, extents: ExtentMap, descriptor: int, *, progress: Progress, threads: int
 ) -> None:
     rows = extents.extents[extents.extents["chunk"] != HOLE]
     rows = rows[np.argsort(rows["chunk"], kind="stable")]

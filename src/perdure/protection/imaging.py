@@ -118,7 +118,7 @@ def _store_group(reader: ImageReader, pages: NDArray[np.int64], capture: Capture
         # Only the last page of a file may be cut short, and it is the last of its group.
         length = min(len(kept) * page_size, (len(kept) - 1) * page_size + size - int(kept[-1]) * page_size)
         packed = flat if len(kept) == len(pages) else content[filled].reshape(-1)
-        chunk = capture.put(memoryview(packed)[:length])
+        chunk = capture.put(packed[:length].data)
         for first, count in _runs(kept):
             offset = int(kept[first]) * page_size
             pieces.append((offset, min(count * page_size, size - offset), chunk, first * page_size))

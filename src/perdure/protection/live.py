@@ -227,7 +227,9 @@ class LiveSource:
         base = self._base(previous) if previous is not None and not lost else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
             stored = self._beside(
-                lambda report: store_image(vault, source, image, previous, by_tracking(vault, report), cause, report),
+                lambda report: store_image(
+                    vault, source, image, previous, find=by_tracking(vault, report), cause=cause, progress=report
+                ),
                 progress,
                 meanwhile,
             )
@@ -264,7 +266,13 @@ class LiveSource:
         read = 0
         if image.position != point.position:
             point = store_image(
-                vault, source, image, point, by_tracking(vault, progress), "consistency check", progress
+                vault,
+                source,
+                image,
+                point,
+                find=by_tracking(vault, progress),
+                cause="consistency check",
+                progress=progress,
             ).point
             read += point.read
         found = compare_image(vault, image, point, progress)
@@ -273,7 +281,9 @@ class LiveSource:
         if not pages:
             return Checked(found, sizes, None, read)
         cause = f"consistency check repaired {pages} pages"
-        repair = store_image(vault, source, image, point, lambda reader, _: found[reader.name], cause, progress)
+        repair = store_image(
+            vault, source, image, point, find=lambda reader, _: found[reader.name], cause=cause, progress=progress
+        )
         return Checked(found, sizes, repair.point, read)
 
     def _ship_or_drain(self) -> None:

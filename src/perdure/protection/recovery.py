@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from perdure.model.errors import Damaged, Partial, PerdureError, Refused
+from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Target
@@ -23,7 +24,6 @@ from perdure.protection.points import timeline_of
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.workloads.contract import FolderWorkload, Verification
-from perdure.model.listings import load_root
 from perdure.workloads.files.restore import restore_tree
 
 __all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover", "restore_image"]
@@ -110,9 +110,10 @@ def recover(
         )
     plan = timeline_of(p.vault, p.source.id).resolve(to)
     notes = [plan.note] if plan.note else []
+    verification: Verification | None
     if isinstance(p.workload, FolderWorkload):
         final = Path(p.source.location) if target is None or in_place else target
-        size, verification = _recover_tree(p, plan, final, items, in_place, notes, progress)
+        size, verification = _recover_tree(p, plan, final, items, in_place=in_place, notes=notes, progress=progress)
         paths: tuple[Path, ...] = (final,)
     else:
         if items:
@@ -124,9 +125,13 @@ def recover(
                 hint="recover the database to another path with --target, and copy what you need from there",
             )
         where = p.workload.in_place_target(p.source.location) if in_place or target is None else target
-        finals = p.workload.target_paths([file.name for file in plan.point.files], where)
+        if not in_place:
+            _refuse_source(p, where)
+        finals = _final_paths(p, plan, where)
         _refuse_targets(p, list(finals.values()), in_place=in_place)
-        size, verification = _recover_image(p, plan, finals, in_place, verify, notes, progress)
+        size, verification = _recover_image(
+            p, plan, finals, in_place=in_place, verify=verify, notes=notes, progress=progress
+        )
         paths = tuple(finals.values())
     seconds = time.monotonic() - started
     return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, tuple(notes))
@@ -148,6 +153,7 @@ def _recover_image(
     p: Protected,
     plan: RecoveryPlan,
     finals: Mapping[str, Path],
+    *,
     in_place: bool,
     verify: Verify,
     notes: list[str],
@@ -183,15 +189,31 @@ def _refuse_targets(p: Protected, finals: Sequence[Path], *, in_place: bool) -> 
     if in_place:
         return
     for final in finals:
-        if _is_source(p, final):
-            raise Refused(
-                f"{final} is the live source {p.source.name!r}; nothing was changed",
-                code="would-overwrite-source",
-                hint="choose another --target, or replace the source with --in-place --yes",
-            )
+        _refuse_source(p, final)
         _refuse_existing(final)
         for companion in _companions(p, final):
             _refuse_existing(companion)
+
+
+def _final_paths(p: Protected, plan: RecoveryPlan, where: Path) -> dict[str, Path]:
+    """Where the files go in the end.
+
+    The workload is asked for the partial names, beside which there is nothing; beside a source that is
+    replaced in place lies its own log.
+    """
+    asked = _partial_of(where)
+    _remove(p, asked)
+    paths = image_workload(p).target_paths([file.name for file in plan.point.files], asked)
+    return {name: path.with_name(path.name.replace(PARTIAL, "")) for name, path in paths.items()}
+
+
+def _refuse_source(p: Protected, path: Path) -> None:
+    if _is_source(p, path):
+        raise Refused(
+            f"{path} is the live source {p.source.name!r}; nothing was changed",
+            code="would-overwrite-source",
+            hint="choose another --target, or replace the source with --in-place --yes",
+        )
 
 
 def _is_source(p: Protected, path: Path) -> bool:
@@ -234,7 +256,7 @@ def _keep_old(p: Protected, final: Path, partial: Path, notes: list[str]) -> Non
         return
     kept = _before_recovery(final)
     status = final.stat()
-    os.chmod(partial, status.st_mode & 0o7777)
+    partial.chmod(status.st_mode & 0o7777)
     if (status.st_uid, status.st_gid) != (os.getuid(), os.getgid()):
         os.chown(partial, status.st_uid, status.st_gid)
     os.link(final, kept)
@@ -258,6 +280,7 @@ def _recover_tree(
     plan: RecoveryPlan,
     final: Path,
     items: Sequence[str],
+    *,
     in_place: bool,
     notes: list[str],
     progress: Progress,

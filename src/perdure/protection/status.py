@@ -31,7 +31,7 @@ class SourceStatus:
         last_recoverable_ns: The last moment that is known to be recoverable; 0 if there is none.
         size: Bytes protected by the newest point.
         stored: Bytes in the pool that points and log of this source added.
-        growth_per_day: Bytes that the pool grew for it per day, after the first replica; 0 when it is younger than that.
+        growth_per_day: Bytes that the pool grew for it per day since the first replica; 0 in its first hour.
         points: Number of records.
         activity: What ``watch`` does for it; ``None`` when it is not running.
         problem: Why the pool could not be read; empty when it could.

@@ -77,6 +77,7 @@ def store_image(
     source: str,
     image: Image,
     previous: RecoveryPoint | None,
+    *,
     find: FindPages,
     cause: str,
     progress: Progress,

@@ -66,7 +66,9 @@ def watch(
             watches.append(_FolderWatch(one, stop, tell, file_point_every_s, clock))
         else:
             every = express_full_every_s or express_full_interval_s(one.source)
-            watches.append(_ImageWatch(one, stop, tell, ship_every_ms / 1000, every, clock))
+            watches.append(
+                _ImageWatch(one, stop, tell, ship_every_s=ship_every_ms / 1000, express_full_every_s=every, clock=clock)
+            )
     threads = [threading.Thread(target=each.run, name=f"watch-{each.name}") for each in watches]
     for thread in threads:
         thread.start()
@@ -153,6 +155,7 @@ class _ImageWatch:
         protected: Protected,
         stop: threading.Event,
         tell: _Teller,
+        *,
         ship_every_s: float,
         express_full_every_s: float,
         clock: Callable[[], int],

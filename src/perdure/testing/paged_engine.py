@@ -238,7 +238,7 @@ class PagedWorkload:
         return PagedSession(self._source(source.location))
 
     def target_paths(self, names: Sequence[str], target: Path) -> dict[str, Path]:
-        return {name: target for name in names}
+        return dict.fromkeys(names, target)
 
     def in_place_target(self, location: str) -> Path:
         return Path(location)

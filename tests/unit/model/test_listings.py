@@ -5,8 +5,6 @@ from hypothesis import strategies as st
 
 from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.errors import Damaged
-from perdure.model.points import StreamRef
-from perdure.testing.memory_content import MemoryContent
 from perdure.model.listings import (
     content_pieces,
     ends_part,
@@ -17,6 +15,8 @@ from perdure.model.listings import (
     read_listing,
     store_root,
 )
+from perdure.model.points import StreamRef
+from perdure.testing.memory_content import MemoryContent
 
 
 def _directory(ref: StreamRef) -> Entry:

@@ -19,7 +19,6 @@ from perdure.protection.recovery import PARTIAL, recover
 from perdure.protection.status import status
 from perdure.protection.watch import watch
 from perdure.protection.watch_events import WatchEvent, WatchKind
-
 from perdure.testing.paged_scene import Scene
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from perdure.protection.watch_events import WatchEvent
 
 __all__ = ["event_document", "watch"]
+
+_SAME_SIGNAL_S = 2.0
 
 
 def watch(
@@ -83,13 +86,21 @@ def watch(
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
+    """An event that SIGINT and SIGTERM set; a second SIGINT, seconds later, interrupts at once.
+
+    Wrappers such as timeout(1) and make(1) pass on a signal that the terminal has sent already.
+    """
     stop = threading.Event()
+    asked_at = 0.0
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        nonlocal asked_at
+        if stop.is_set():
+            if number == signal.SIGINT and time.monotonic() - asked_at > _SAME_SIGNAL_S:
+                raise KeyboardInterrupt
+            return
         stop.set()
+        asked_at = time.monotonic()
         remark("stopping; what is being written will be durable first")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -37,15 +37,17 @@ class Program:
         home: ``PERDURE_HOME``.
         passphrase_file: The pool's passphrase.
         errors: File that collects what the commands say on standard error.
+        through: A program that starts the commands, with its arguments, such as one that measures them.
     """
 
     home: Path
     passphrase_file: Path
     errors: Path
+    through: tuple[str, ...] = ()
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The command line of one command."""
-        return [sys.executable, "-m", "perdure", *map(str, arguments), "--json"]
+        return [*self.through, sys.executable, "-m", "perdure", *map(str, arguments), "--json"]
 
     def environment(self) -> dict[str, str]:
         """The environment of every command."""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from perdure.model.entries import Entry, EntryKind, Piece
+from perdure.model.listings import INLINE_PIECES, put_index, put_listing, put_pieces
 from perdure.model.points import StreamRef
 from perdure.workloads.contract import ContentSink
 from perdure.workloads.files.content import ChunkWriter, ContentReader, Run, Slot
-from perdure.model.listings import INLINE_PIECES, put_index, put_listing, put_pieces
 
 __all__ = ["DirectoryDraft", "FileDraft", "Unsettled"]
 

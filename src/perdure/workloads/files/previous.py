@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from perdure.model.entries import Entry, EntryKind
 from perdure.model.errors import Damaged
-from perdure.workloads.contract import ListingSource
 from perdure.model.listings import content_pieces, read_listing
+from perdure.workloads.contract import ListingSource
 from perdure.workloads.files.notes import Notes
 
 __all__ = ["PreviousContent", "PreviousDirectory"]

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from perdure.model.entries import Entry, EntryKind, Piece
+from perdure.model.listings import ends_part
 from perdure.workloads.contract import ContentSink, FolderScan, ListingSource
 from perdure.workloads.files.content import SMALL, ChunkWriter, ContentReader, Run, Slot
 from perdure.workloads.files.descent import OPEN_DIRECTORY, Descent
 from perdure.workloads.files.drafts import DirectoryDraft, FileDraft, Row, Unsettled
-from perdure.model.listings import ends_part
 from perdure.workloads.files.metadata import read_symlink_xattrs, read_xattrs
 from perdure.workloads.files.notes import Notes, reason
 from perdure.workloads.files.patterns import Patterns

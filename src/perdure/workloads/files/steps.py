@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 
 from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.errors import Damaged
-from perdure.workloads.contract import ListingSource
 from perdure.model.listings import content_pieces, read_listing
+from perdure.workloads.contract import ListingSource
 
 __all__ = ["ChunkFetcher", "Close", "Data", "Enter", "Hole", "Leave", "Link", "Open", "Step", "steps"]
 

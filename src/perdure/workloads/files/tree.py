@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from perdure.model.entries import Entry, EntryKind
 from perdure.model.errors import BadInput, NotFound
-from perdure.workloads.contract import ListingSource, RestoredItem
 from perdure.model.listings import read_listing
+from perdure.workloads.contract import ListingSource, RestoredItem
 from perdure.workloads.files.notes import readable
 
 __all__ = ["browse", "find", "iterate", "list_directory", "split_path"]

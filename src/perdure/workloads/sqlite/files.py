@@ -168,7 +168,7 @@ def _open_database(path: Path) -> int:
         try:
             opened = os.fstat(fd)
             if not stat.S_ISREG(opened.st_mode):
-                raise SourceUnusable(f"{path} is not a regular file", code="not-a-file")
+                raise SourceUnusable(f"{path} is not a regular file", code="not-a-file")  # noqa: TRY301 - closed below
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)

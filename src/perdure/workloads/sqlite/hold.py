@@ -71,7 +71,7 @@ class Connections:
                 if connection is not self._held:
                     connection.execute("ROLLBACK")
             if self._held.pragma("journal_mode") != "wal":
-                raise SourceUnusable(
+                raise SourceUnusable(  # noqa: TRY301 - connections are closed below
                     f"{path} is not in WAL mode any more, so it has no log to ship",
                     code="not-wal",
                     hint="switch it back with `perdure protect … --prepare`",

@@ -50,6 +50,6 @@ class Recycling:
             return ""
         return (
             f"the write-ahead log of {source} has grown to {size / 1e6:.0f} MB: another process has been reading the "
-            "database in one transaction all the while, or never lets a write lock go, so SQLite cannot recycle the log. "
+            "database in one transaction all the while, or never lets a write lock go, so SQLite cannot recycle it. "
             "Protection goes on; end that transaction before the disk is full"
         )

@@ -72,6 +72,7 @@ class SqliteSession:
     _shipped: Position
     _acknowledged: Position
     _checked_ns: int
+    _hold_seen: tuple[int, int]
 
     def __init__(self, location: str, *, clock: Callable[[], int] = time.time_ns, recycle_bytes: int = 4 << 20) -> None:
         require_safe_library()
@@ -268,6 +269,7 @@ class SqliteSession:
         self._reattach_if_needed()
         if self._open_images or self._acknowledged < self._shipped:
             return
+        self._give_way(ship)
         if not self._recycling.due(self._sampled, self._page_size, self._clock()):
             return
         # Most of the copying happens without the write lock; the hold's read mark forbids a restart meanwhile.
@@ -276,6 +278,18 @@ class SqliteSession:
         with self._connections.write_lock() as locked:
             complete = locked and self._finish_checkpoint(ship)
         self._recycling.tried(self._sampled, self._clock(), complete=complete)
+
+    def _give_way(self, ship: Callable[[LogSegment], None]) -> None:
+        """Move the hold up whenever the WAL moved.
+
+        An application's own FULL, RESTART or TRUNCATE checkpoint waits for readers with the write lock in its hand, and
+        all other writers wait behind it. It needs us at the last frame, then (all is copied) at read lock 0: two moves
+        let it pass.
+        """
+        index = self._files.index()
+        if index is not None and (index.last_frame, index.backfilled) != self._hold_seen:
+            self._move_hold(ship)
+            self._hold_seen = (index.last_frame, index.backfilled)
 
     def _finish_checkpoint(self, ship: Callable[[LogSegment], None]) -> bool:
         """With writers kept out: ship and copy the rest, and hold the database file frozen."""
@@ -393,6 +407,7 @@ class SqliteSession:
         self._generation = generation
         self._salts = index.salts
         self._place = self._sampled = self._hold_frame = index.last_frame
+        self._hold_seen = (-1, -1)
         self._checksum = index.checksum
         self._page_size = index.page_size if index.last_frame else self._file_page_size
         # An empty WAL does not know the size; the database file is complete then, and frozen by the hold.

@@ -36,7 +36,7 @@ class SqliteWorkload:
         version = f"{header.writer // 1_000_000}.{header.writer // 1000 % 1000}.{header.writer % 1000}"
         return WorkloadInfo(
             location=str(path),
-            description=f"SQLite database, {size / 1e6:.1f} MB, {header.page_size}-byte pages, WAL mode, written by {version}",
+            description=f"SQLite, {size / 1e6:.1f} MB, {header.page_size}-byte pages, WAL mode, SQLite {version}",
             default_name=path.stem or path.name,
         )
 

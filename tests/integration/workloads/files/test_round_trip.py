@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from perdure.model.entries import Entry, EntryKind
 from perdure.model.errors import BadInput, Damaged, NotFound, Refused
+from perdure.model.listings import put_listing
 from perdure.model.points import DataSource
 from perdure.testing.folder_tree import FolderTree
 from perdure.testing.memory_content import MemoryContent
 from perdure.workloads.files import FilesWorkload, browse, find, iterate, list_directory, restore_tree
-from perdure.model.listings import put_listing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
 

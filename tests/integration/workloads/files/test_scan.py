@@ -13,11 +13,11 @@ import pytest
 import perdure
 from perdure.model.entries import Entry
 from perdure.model.errors import SourceUnusable
+from perdure.model.listings import put_listing, read_listing
 from perdure.testing.folder_tree import FolderTree
 from perdure.testing.memory_content import MemoryContent
 from perdure.workloads.contract import FolderWorkload
 from perdure.workloads.files import FilesWorkload, find, iterate
-from perdure.model.listings import put_listing, read_listing
 from perdure.workloads.files.scan import open_for_reading
 
 

@@ -46,7 +46,7 @@ def test_changed_pages_come_from_the_log_after_a_restart(path: Path, writer: Sql
 
 @pytest.mark.parametrize("mode", ["RESTART", "TRUNCATE"])
 def test_foreign_checkpoint_while_down(path: Path, writer: SqliteWriter, mode: str) -> None:
-    """A WAL that was restarted while perdure was down is noticed, and the next image starts an unconnected generation."""
+    """A WAL that was restarted while perdure was down is noticed; the next image starts a generation of its own."""
     protected = protect_once(path, writer)
     writer.run(INSERT, f"PRAGMA wal_checkpoint({mode})", INSERT)
     with pytest.raises(TrackingLost, match="another process checkpointed and restarted"):
