@@ -54,7 +54,9 @@ def new_passphrase(file: Path | None) -> bytes:
     if file is None and _file_of_the_environment() is None:
         again = getpass.getpass("The same again: ").encode()
         if again != passphrase:
-            raise BadInput("the two passphrases differ; no pool was made", code="passphrases-differ")
+            raise BadInput(
+                "the two passphrases differ; no pool was made", code="passphrases-differ", hint="run the command again"
+            )
     return passphrase
 
 
@@ -91,5 +93,9 @@ def _first_line(file: Path) -> bytes:
 
 def _not_empty(passphrase: bytes, what: str) -> bytes:
     if not passphrase:
-        raise BadInput(f"{what} is empty; an empty passphrase protects nothing", code="passphrase-empty")
+        raise BadInput(
+            f"{what} is empty; an empty passphrase protects nothing",
+            code="passphrase-empty",
+            hint="write the passphrase in the first line of the file, or type it",
+        )
     return passphrase

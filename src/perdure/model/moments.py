@@ -14,7 +14,10 @@ def rfc3339(time_ns: int) -> str:
 
 
 def moment_text(time_ns: int) -> str:
-    """A moment in the user's time zone, to the millisecond, with its offset."""
-    seconds, fraction = divmod(time_ns, 10**9)
+    """A moment in the user's time zone, rounded up to the millisecond, with its offset.
+
+    Rounded up, so that the text given back as a target still reaches what happened at the moment.
+    """
+    seconds, milliseconds = divmod(-(-time_ns // 10**6), 1000)
     local = datetime.fromtimestamp(seconds, UTC).astimezone()
-    return f"{local:%Y-%m-%d %H:%M:%S}.{fraction // 10**6:03d}{local:%z}"
+    return f"{local:%Y-%m-%d %H:%M:%S}.{milliseconds:03d}{local:%z}"

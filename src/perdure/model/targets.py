@@ -11,9 +11,12 @@ from perdure.model.positions import Position
 
 __all__ = ["AtPoint", "AtPosition", "AtTime", "Latest", "Target", "parse_target"]
 
-_POINT = re.compile(r"#?(\d+)")
-_POSITION = re.compile(r"\d+:\d+")
+_POINT = re.compile(r"#?([0-9]{1,40})")
+_POSITION = re.compile(r"[0-9]{1,40}:[0-9]{1,40}")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9})\d*)?)?\s*(Z|z|[+-]\d\d:?\d\d)?")
+
+_LONGEST = 100
+"""No phrase for a moment is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ def parse_target(text: str, now_ns: int) -> Target:
         return AtPosition(Position.parse(text))
     if (match := _ISO.fullmatch(text)) is not None:
         return AtTime(_iso_ns(text, match))
+    if len(text) > _LONGEST:
+        raise _not_understood(text)
     return AtTime(_phrase_ns(text, now_ns))
 
 
@@ -90,12 +95,16 @@ def _phrase_ns(text: str, now_ns: int) -> int:
 
 def _whole_seconds_ns(moment: datetime) -> int:
     # A naive moment is local time; astimezone() reads it as such.
-    return int(moment.replace(microsecond=0).astimezone(UTC).timestamp()) * 10**9
+    try:
+        return int(moment.replace(microsecond=0).astimezone(UTC).timestamp()) * 10**9
+    except (ValueError, OverflowError):
+        # At the borders of the calendar another time zone would lie outside it.
+        return int(moment.replace(microsecond=0, tzinfo=UTC).timestamp()) * 10**9
 
 
 def _not_understood(text: str) -> BadInput:
     return BadInput(
-        f"{text!r} is not a target that perdure understands",
+        f"{text if len(text) <= _LONGEST else text[:_LONGEST] + '…'!r} is not a target that perdure understands",
         code="bad-target",
         hint="write latest, a point number, a position like 3:1042, an RFC 3339 time, or '10 minutes ago'",
     )

@@ -208,6 +208,11 @@ class Timeline:
             hint="list them with 'perdure points'",
         )
 
+    def _oldest_image(self) -> RecoveryPoint:
+        """The first record of the lowest position, which several may have."""
+        lowest = self.stretches[0].start
+        return next(point for point in self.points if point.position == lowest)
+
     def _at_time(self, time_ns: int) -> RecoveryPlan:
         if not self.stretches:
             return self._tree_at_time(time_ns)
@@ -219,7 +224,7 @@ class Timeline:
                 place, committed_ns = found
                 plan = self._plan_for(place, self._time_note(place, committed_ns, time_ns))
                 return replace(plan, time_ns=committed_ns)
-        raise _before_first(self.stretches[0].point, moment_text(time_ns))
+        raise _before_first(self._oldest_image(), moment_text(time_ns))
 
     def _tree_at_time(self, time_ns: int) -> RecoveryPlan:
         for point in reversed(self.points):
@@ -248,7 +253,7 @@ class Timeline:
         if not self.stretches:
             raise BadInput("this source has no log positions", hint="give a time or a recovery point number")
         if position < self.stretches[0].start:
-            raise _before_first(self.stretches[0].point, f"position {position}")
+            raise _before_first(self._oldest_image(), f"position {position}")
         row = bisect_right([stretch.start for stretch in self.stretches], position) - 1
         stretch = self.stretches[row]
         if position > stretch.end:

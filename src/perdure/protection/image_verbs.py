@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from perdure.model.errors import Refused
+from perdure.model.errors import BadInput, Refused
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.replica import ReplicaState
@@ -19,9 +19,12 @@ from perdure.protection.protected import Protected, Workload, workload_for
 from perdure.protection.vault import Vault
 from perdure.workloads.contract import FolderWorkload
 
-__all__ = ["CheckReport", "SyncResult", "check", "express_full", "open_session", "protect", "synchronize"]
+__all__ = ["CheckReport", "SyncResult", "check", "express_full", "open_session", "protect", "register", "synchronize"]
 
 SHOWN_RANGES = 20
+
+LONGEST_NAME = 200
+"""Characters; longer names do not fit on a screen, nor, as part of a file name, on a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,53 @@ class CheckReport:
     read: int
 
 
+def register(
+    home: Home,
+    vault: Vault,
+    kind: str,
+    location: str,
+    *,
+    name: str | None = None,
+    options: Mapping[str, Sequence[str]] | None = None,
+    prepare: bool = False,
+    workload: Workload | None = None,
+) -> Protected:
+    """Register a data source; :func:`protect` or a watch then makes its first replica.
+
+    A registration whose first replica was never completed is taken up again by the same call.
+
+    Args:
+        home: This machine's state.
+        vault: The pool.
+        kind: The workload's kind, for example ``sqlite``.
+        location: Where the source lies, in the workload's form.
+        name: What to call it; the workload proposes one.
+        options: Workload and schedule options.
+        prepare: Make the source protectable if that takes a change to it.
+        workload: The workload, when it is not to be looked up by ``kind``.
+
+    Raises:
+        BadInput: There is no such kind, or the name cannot be one.
+        SourceUnusable: The source cannot be protected as it is.
+        Refused: The name is taken, or the source is protected in this pool already.
+    """
+    workload = workload or workload_for(kind)
+    if prepare and not isinstance(workload, FolderWorkload):
+        workload.prepare(location)
+    info = workload.discover(location)
+    name = info.default_name if name is None else _checked_name(name)
+    source = _unfinished(vault, kind, info.location, name)
+    if source is None:
+        _refuse_duplicate(home, vault, kind, info.location, name)
+        given = {key: list(values) for key, values in (options or {}).items()}
+        source = DataSource(secrets.token_hex(16), name, kind, info.location, given, time.time_ns())
+        vault.register(source)
+    home.remember_source(source, vault.id)
+    protected = Protected(home, vault, source, workload)
+    protected.note_state(ReplicaState.INITIALIZING, "first replica")
+    return protected
+
+
 def protect(
     home: Home,
     vault: Vault,
@@ -76,46 +126,30 @@ def protect(
     progress: Progress = quiet,
     workload: Workload | None = None,
 ) -> tuple[Protected, RecoveryPoint]:
-    """Register a data source and make its first replica.
+    """Register a data source, as :func:`register` does, and make its first replica.
 
-    A first replica that was interrupted is made again by the same call.
-
-    Args:
-        home: This machine's state.
-        vault: The pool.
-        kind: The workload's kind, for example ``sqlite``.
-        location: Where the source lies, in the workload's form.
-        name: What to call it; the workload proposes one.
-        options: Workload and schedule options.
-        prepare: Make the source protectable if that takes a change to it.
-        progress: Told of the bytes.
-        workload: The workload, when it is not to be looked up by ``kind``.
+    A first replica that was interrupted is made again by the same call. ``progress`` is told of the bytes.
 
     Raises:
-        BadInput: There is no such kind.
-        SourceUnusable: The source cannot be protected as it is.
-        Refused: The name is taken, or the source is protected in this pool already.
+        BadInput, SourceUnusable, Refused: As :func:`register`.
     """
-    workload = workload or workload_for(kind)
-    if prepare and not isinstance(workload, FolderWorkload):
-        workload.prepare(location)
-    info = workload.discover(location)
-    name = name or info.default_name
-    source = _unfinished(vault, kind, info.location, name)
-    if source is None:
-        _refuse_duplicate(home, vault, kind, info.location, name)
-        given = {key: list(values) for key, values in (options or {}).items()}
-        source = DataSource(secrets.token_hex(16), name, kind, info.location, given, time.time_ns())
-        vault.register(source)
-    home.remember_source(source, vault.id)
-    protected = Protected(home, vault, source, workload)
-    protected.note_state(ReplicaState.INITIALIZING, "first replica")
+    protected = register(home, vault, kind, location, name=name, options=options, prepare=prepare, workload=workload)
     try:
         point = _first_replica(protected, progress)
     except BaseException as error:
         protected.note_state(ReplicaState.UNPROTECTED, f"the first replica failed: {error}")
         raise
     return protected, point
+
+
+def _checked_name(name: str) -> str:
+    if name.strip() == name and name.isprintable() and 0 < len(name) <= LONGEST_NAME:
+        return name
+    raise BadInput(
+        f"{name[:LONGEST_NAME]!r} cannot be the name of a data source",
+        code="bad-name",
+        hint=f"choose another with --as NAME: 1 to {LONGEST_NAME} printable characters, no space at either end",
+    )
 
 
 def _first_replica(protected: Protected, progress: Progress) -> RecoveryPoint:

@@ -64,7 +64,11 @@ class RecoveryKey:
         except ValueError:
             raw = b""
         if len(raw) != 34 or blake3(raw[:32]).digest(2) != raw[32:]:
-            raise BadInput("this is not a recovery key, or it has a typing error", code="bad-recovery-key")
+            raise BadInput(
+                "this is not a recovery key, or it has a typing error",
+                code="bad-recovery-key",
+                hint="type it as it was shown when the pool was made; dashes, spaces and case do not matter",
+            )
         return cls(raw[:32])
 
 

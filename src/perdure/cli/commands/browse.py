@@ -42,7 +42,9 @@ def browse(name: str, path: str = "", /, *, to: str = "latest", common: CommonOp
     if common.json:
         print_json({"source": protected.source.name, **plain(found)})
         return 0
-    rows = [(item.name, item.kind, size(item.size), item.details) for item in found.items]
+    rows = [
+        (item.name, item.kind, size(item.size) if item.kind == "file" else "", item.details) for item in found.items
+    ]
     position = "" if found.position is None else f", position {found.position}"
     print_lines(
         [

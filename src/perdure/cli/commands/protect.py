@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from perdure.cli.commands.watch import watch_until_stopped
 from perdure.cli.documents import point_document, source_document
 from perdure.cli.intervals import seconds_of
 from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
@@ -27,6 +28,7 @@ def protect(
     include: Annotated[tuple[str, ...], Parameter(metavar="GLOB")] = (),
     express_full_every: str | None = None,
     prepare: bool = False,
+    watch: bool = False,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Register a data source in a pool and make its first replica.
@@ -46,6 +48,7 @@ def protect(
         include: Take only what matches this pattern; may be given several times (files only).
         express_full_every: The time between two express fulls while watching; an hour unless given (databases only).
         prepare: Make the source protectable where that takes a change, such as switching a SQLite database to WAL mode.
+        watch: Go on protecting it continuously, as perdure watch does, with no moment between in which it is not held.
     """
     from perdure.protection import image_verbs
     from perdure.protection.protected import parse_location
@@ -56,6 +59,12 @@ def protect(
         options["express-full-every"] = [f"{seconds_of(express_full_every, '--express-full-every'):g}s"]
     with Session(common) as session:
         vault = session.pool_at(pool)
+        if watch:
+            watch_until_stopped(
+                [image_verbs.register(session.home, vault, kind, place, name=name, options=options, prepare=prepare)],
+                common,
+            )
+            return 0
         with progress_bar(common) as progress:
             protected, point = image_verbs.protect(
                 session.home, vault, kind, place, name=name, options=options, prepare=prepare, progress=progress

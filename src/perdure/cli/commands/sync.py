@@ -52,4 +52,4 @@ def _lines(result: SyncResult) -> list[str]:
     if result.last is not None:
         shipped = f"{count(result.commits, 'transaction')} ({size(result.bytes)})"
         lines.append(f"Shipped {shipped}; durable up to position {result.last}.")
-    return lines
+    return lines or ["Nothing was written since the last time; everything is durable."]

@@ -22,9 +22,10 @@ from perdure.model.errors import NotFound
 from perdure.model.moments import moment_text, rfc3339
 
 if TYPE_CHECKING:
+    from perdure.protection.protected import Protected
     from perdure.protection.watch_events import WatchEvent
 
-__all__ = ["event_document", "watch"]
+__all__ = ["event_document", "watch", "watch_until_stopped"]
 
 _SAME_SIGNAL_S = 2.0
 
@@ -66,22 +67,27 @@ def watch(
                 hint="begin with: perdure protect sqlite:PATH --pool PATH",
             )
 
-        from perdure.protection import watch as watching
-
         sources = [session.protected_source(source) for source in known]
-        if not common.json:
-            remark(f"watching {', '.join(source.name for source in known)}; stop with Ctrl-C")
-        with _stopped_by_signals() as stop:
-            watching.watch(
-                sources,
-                stop=stop,
-                on_event=_print_document if common.json else _print_line,
-                ship_every_ms=ship_every_ms,
-                express_full_every_s=full_s,
-                file_point_every_s=point_s,
-            )
-    remark("stopped; everything that was acknowledged is durable")
+        watch_until_stopped(
+            sources,
+            common,
+            ship_every_ms=ship_every_ms,
+            express_full_every_s=full_s,
+            file_point_every_s=point_s,
+        )
     return 0
+
+
+def watch_until_stopped(sources: list[Protected], common: CommonOptions, **schedule: float | None) -> None:
+    """Watch, telling of every event, until SIGINT or SIGTERM."""
+    from perdure.protection import watch as watching
+
+    given: dict[str, Any] = {key: value for key, value in schedule.items() if value is not None}
+    if not common.json:
+        remark(f"watching {', '.join(protected.source.name for protected in sources)}; stop with Ctrl-C")
+    with _stopped_by_signals() as stop:
+        watching.watch(sources, stop=stop, on_event=_print_document if common.json else _print_line, **given)
+    remark("stopped; everything that was acknowledged is durable")
 
 
 @contextmanager
