@@ -70,6 +70,7 @@ class Perdure:
         self.home = self.folder / "home"
         self.folder.mkdir()
         self.passphrase_file = self.folder / "passphrase"
+        self.passphrase_file.touch(mode=0o600)
         self.passphrase_file.write_text(PASSPHRASE + "\n")
         self.run("pool", "create", self.pool)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from tools import version
 from perdure import __version__
 
 MIB = 1 << 20
+REMARKS = Path(__file__).with_name("remarks.md")
+"""What people found out about the numbers: why a target was missed. Put after the targets when it exists."""
+
 LAST = f"perdure, point {ROW + 1}"
 FIRST = "perdure, first point"
 
@@ -115,7 +119,10 @@ def page(results: Results, *, scale: float, rounds: int, date: str) -> str:
     """The whole page as markdown."""
     parts = [_head(scale, rounds, date), "## Targets", "", *_table(_TARGET_HEAD, [t.row() for t in targets(results)])]
     missed = [t for t in targets(results) if t.measured is not None and not t.reached(t.measured)]
-    parts += ["", f"{len(missed)} missed." if missed else "None missed.", "", "## Medians", ""]
+    parts += ["", f"{len(missed)} missed." if missed else "None missed.", ""]
+    if REMARKS.exists():
+        parts += [REMARKS.read_text().strip(), ""]
+    parts += ["## Medians", ""]
     cases = list(dict.fromkeys(run.case for run in results.runs))
     parts += _table(_MEDIAN_HEAD, [row for case in cases for row in _medians(results, case)])
     parts += ["", "## Every run, in order", "", "No run was left out.", ""]
@@ -128,7 +135,9 @@ def page(results: Results, *, scale: float, rounds: int, date: str) -> str:
         "",
     ]
     firsts = {(run.case, run.tool): run.command for run in reversed(results.runs)}
-    parts += [f"* {case}, {tool}: `{_short(command)}`" for (case, tool), command in reversed(firsts.items())]
+    parts += [
+        f"* {case}, {tool.rstrip(':')}: `{_short(command)}`" for (case, tool), command in reversed(firsts.items())
+    ]
     return "\n".join(parts) + "\n"
 
 
@@ -222,8 +231,8 @@ def _table(head: Iterable[str], rows: Iterable[list[str]]) -> list[str]:
 
 def _short(command: str) -> str:
     """A command line with the folders of this run left out."""
-    words = [word if not word.startswith("/") else Path(word).name for word in command.split()]
-    return " ".join(words).replace("python -m perdure", "perdure").replace("python3 -m perdure", "perdure")
+    short = re.sub(r"(?<![\w.])/(?:[^\s:]*/)?([^\s/:]+)", r"\1", command)
+    return re.sub(r"^python[\d.]* -m perdure", "perdure", short)
 
 
 def _cpu() -> str:

@@ -257,7 +257,11 @@ def test_a_pool_that_moved_away_is_found_by_open(unharmed: Scene, tmp_path: Path
     moved = tmp_path / "moved"
     unharmed.pool.rename(moved)
     try:
-        for command in (("sync", "app"), ("points", "app"), ("recover", "app", "--to", "1", "--target", tmp_path / "t")):
+        for command in (
+            ("sync", "app"),
+            ("points", "app"),
+            ("recover", "app", "--to", "1", "--target", tmp_path / "t"),
+        ):
             says(unharmed.perdure.refusal(*command, status=3), "pool-missing", unharmed.pool)
         assert unharmed.perdure.document("status")["sources"][0]["problem"]
         assert not unharmed.pool.exists()
@@ -377,7 +381,7 @@ def test_names_and_moments_that_do_not_exist(unharmed: Scene) -> None:
 
 
 def test_a_target_that_exists_is_never_written(unharmed: Scene) -> None:
-    """Files, folders, links and left-over logs at the target, and missing directories, stop a recovery before it writes."""
+    """Files, folders, links, left-over logs and missing directories stop a recovery before it writes."""
     place, perdure = unharmed.place, unharmed.perdure
     file, folder, link, dangling = place / "file", place / "folder", place / "link", place / "dangling"
     file.write_text("mine")
@@ -390,7 +394,9 @@ def test_a_target_that_exists_is_never_written(unharmed: Scene) -> None:
         for name in ("app", "share"):
             refusal = perdure.refusal("recover", name, "--to", "latest", "--target", target, status=4)
             says(refusal, "target-exists", target, "does not exist")
-    says(perdure.refusal("recover", "app", "--to", "1", "--target", place / "log.db", status=4), "target-exists", "-wal")
+    says(
+        perdure.refusal("recover", "app", "--to", "1", "--target", place / "log.db", status=4), "target-exists", "-wal"
+    )
     for name in ("app", "share"):
         nowhere = perdure.refusal("recover", name, "--to", "1", "--target", place / "no" / "such" / "t", status=4)
         says(nowhere, "target-unusable", place / "no" / "such")

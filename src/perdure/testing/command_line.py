@@ -71,7 +71,7 @@ class CommandLine:
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, without a terminal."""
         command = [*self.prefix, sys.executable, "-m", "perdure", *map(str, arguments)]
-        return subprocess.run(  # noqa: S603 - the words are ours
+        return subprocess.run(
             command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
 
@@ -90,13 +90,13 @@ class CommandLine:
 
 def write(database: Path, *statements: str) -> None:
     """Let another process execute statements, each a transaction of its own."""
-    subprocess.run([sys.executable, "-c", _WRITER, str(database), *statements], check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-c", _WRITER, str(database), *statements], check=True)
 
 
 def query(database: Path, statement: str) -> list[list[Any]]:
     """Rows of a database that passes SQLite's integrity check."""
     command = [sys.executable, "-c", _READER, str(database), statement]
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     integrity, rows = json.loads(result.stdout)
     if integrity != [["ok"]]:
         raise AssertionError(f"{database} does not pass the integrity check: {integrity}")
@@ -124,5 +124,5 @@ def unprivileged() -> tuple[str, ...] | None:
     if setpriv is None:
         return None
     prefix = (setpriv, f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
-    works = subprocess.run([*prefix, sys.executable, "-c", "import perdure"], capture_output=True, check=False)  # noqa: S603
+    works = subprocess.run([*prefix, sys.executable, "-c", "import perdure"], capture_output=True, check=False)
     return prefix if works.returncode == 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -51,6 +52,7 @@ def protect(
         watch: Go on protecting it continuously, as perdure watch does, with no moment between in which it is not held.
     """
     from perdure.protection import image_verbs
+    from perdure.protection.pool_inside import refuse_pool_inside
     from perdure.protection.protected import parse_location
 
     kind, place = parse_location(location)
@@ -59,6 +61,8 @@ def protect(
         options["express-full-every"] = [f"{seconds_of(express_full_every, '--express-full-every'):g}s"]
     with Session(common) as session:
         vault = session.pool_at(pool)
+        if kind == "files":
+            refuse_pool_inside(Path(place), Path(vault.storage.url), exclude)
         if watch:
             watch_until_stopped(
                 [image_verbs.register(session.home, vault, kind, place, name=name, options=options, prepare=prepare)],

@@ -88,8 +88,10 @@ class Line:
         return row
 
 
-def measure(line: Line, ledger: Ledger, shipments: Sequence[Shipment], since_ns: int) -> Lag:
-    """The lag of every commit that returned after ``since_ns`` and was shipped.
+def measure(
+    line: Line, ledger: Ledger, shipments: Sequence[Shipment], since_ns: int, until_ns: int | None = None
+) -> Lag:
+    """The lag of every commit that returned from ``since_ns`` on, until ``until_ns``, and was shipped.
 
     Raises:
         DemoFailed: There are none.
@@ -100,7 +102,8 @@ def measure(line: Line, ledger: Ledger, shipments: Sequence[Shipment], since_ns:
     for n, place in line.numbered():
         row = bisect_left(reached, place.position)
         after = ledger.commit(n).after_ns if 1 <= n <= ledger.last else None
-        if after is not None and after >= since_ns and row < len(ordered):
+        counts = after is not None and after >= since_ns and (until_ns is None or after < until_ns)
+        if counts and after is not None and row < len(ordered):
             # It can be durable before the writer is told that its COMMIT is done.
             lags.append(max(0, ordered[row].durable_ns - after) / 1e6)
     if not lags:

@@ -20,7 +20,7 @@ from perdure.testing.demo.program import Program
 from perdure.testing.demo.recovering import Recovered, Wanted, recover
 from perdure.testing.demo.showing import Show
 from perdure.testing.demo.watching import Watch
-from perdure.testing.mailstore import Ledger, fill, make_mistake, start_writer, stop_writer
+from perdure.testing.mailstore import Commit, Ledger, fill, make_mistake, start_writer, stop_writer
 
 __all__ = ["Outcome", "Plan", "play"]
 
@@ -64,7 +64,8 @@ class Outcome:
         first_seconds: The whole ``perdure protect`` command.
         fulls: The express fulls that watch made.
         commits_logged: Recoverable moments in the timeline since the log was last unbroken.
-        lag: From COMMIT to durable.
+        lag_under_load: From COMMIT to durable, until the mistake.
+        lag: The same for the whole run; the mistake itself is a transaction as large as the database.
         recovered: The recoveries.
         pool_size: Bytes of the pool at the end.
         verified: What ``perdure verify --data`` said.
@@ -78,6 +79,7 @@ class Outcome:
     first_seconds: float
     fulls: list[PointAnswer]
     commits_logged: int
+    lag_under_load: Lag
     lag: Lag
     recovered: list[Recovered]
     pool_size: int
@@ -121,7 +123,9 @@ def play(plan: Plan, show: Show) -> Outcome:
     recovered = _recover_all(plan, show, program, ledger, steady_ns)
     line = Line(places, recovered[0].anchor)
     line.must_pass_through(copy.anchor for copy in recovered)
-    lag = measure(line, ledger, shipments(watch.events), steady_ns)
+    shipped = shipments(watch.events)
+    lag = measure(line, ledger, shipped, steady_ns)
+    lag_under_load = measure(line, ledger, shipped, steady_ns, _mistake(ledger).before_ns)
     with show.working("perdure verify --data: re-reading the whole pool"):
         verified = program.run("verify", pool, "--data").document
     return Outcome(
@@ -132,6 +136,7 @@ def play(plan: Plan, show: Show) -> Outcome:
         protected.seconds,
         full_points(watch.events),
         len(places),
+        lag_under_load,
         lag,
         recovered,
         _size_of(pool),
@@ -166,22 +171,27 @@ def _under_load(plan: Plan, show: Show, watch: Watch, writers: list[subprocess.P
 
 
 def _recover_all(plan: Plan, show: Show, program: Program, ledger: Ledger, steady_ns: int) -> list[Recovered]:
-    (mistake,) = (commit for commit in ledger.commits if commit.writer == "mistake")
+    mistake = _mistake(ledger)
     chance = random.Random(plan.seed)  # noqa: S311 (which moments to try, not a secret)
     # Nobody else could commit while the mistake was being made, so exactly one state is right.
-    wanted = [Wanted.at_time("just before the mistake", mistake.before_ns - 1, mistake.n - 1)]
+    wanted = [Wanted.at_time("before the mistake", mistake.before_ns - 1, mistake.n - 1)]
     show.say(f"recovering; random moments come from seed {plan.seed}")
     for number in (1, 2):
         moment = chance.randrange(steady_ns, mistake.before_ns)
-        wanted.append(Wanted.at_time(f"random moment {number}, by time", moment))
+        wanted.append(Wanted.at_time(f"random {number}, by time", moment))
     targets = iter([plan.folder / f"recovered-{number}.db" for number in range(1, 5)])
     recovered = [_recover_one(show, program, aim, next(targets), ledger) for aim in wanted]
     line = Line(commits(program.run("points", NAME, "--commits").document), recovered[0].anchor)
     inside = [(n, place) for n, place in line.numbered() if n < mistake.n]
     n, place = chance.choice(inside)
-    aim = Wanted("random moment 3, by position", str(place.position), str(place.position), n=n)
+    aim = Wanted("random 3, by position", str(place.position), str(place.position), n=n)
     recovered.append(_recover_one(show, program, aim, next(targets), ledger))
     return recovered
+
+
+def _mistake(ledger: Ledger) -> Commit:
+    (mistake,) = (commit for commit in ledger.commits if commit.writer == "mistake")
+    return mistake
 
 
 def _recover_one(show: Show, program: Program, wanted: Wanted, target: Path, ledger: Ledger) -> Recovered:
