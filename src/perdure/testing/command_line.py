@@ -68,9 +68,13 @@ class CommandLine:
         known |= {"PERDURE_HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1", **self.variables}
         return known if self.passphrase is None else {**known, "PERDURE_PASSPHRASE_FILE": str(self.passphrase)}
 
+    def command(self, *arguments: object) -> list[str]:
+        """The words that run ``perdure ARGUMENTS``."""
+        return [*self.prefix, sys.executable, "-m", "perdure", *map(str, arguments)]
+
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, without a terminal."""
-        command = [*self.prefix, sys.executable, "-m", "perdure", *map(str, arguments)]
+        command = self.command(*arguments)
         return subprocess.run(
             command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )

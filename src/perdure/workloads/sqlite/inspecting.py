@@ -64,7 +64,9 @@ def list_columns(path: Path, table: str) -> list[RestoredItem]:
         rows = connection.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
     if not rows:
         raise NotFound(
-            f"there is no table {table!r} in this recovery point", hint="browse without a table name lists them"
+            f"there is no table {table!r} in this recovery point",
+            code="item-not-found",
+            hint="browse without a table name lists them",
         )
     return [
         RestoredItem(

@@ -1,0 +1,164 @@
+"""A full disk: told plainly, nothing damaged, and the next run goes on when there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perdure.testing.command_line import CommandLine, query, write
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root and mount to make a small file system"
+)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {made.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture
+def perdure(tmp_path: Path) -> CommandLine:
+    """The command line with a home and a passphrase of its own."""
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("full of it\n")
+    passphrase.chmod(0o600)
+    return CommandLine(tmp_path / "home", passphrase)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database with 2 MiB of incompressible rows."""
+    path = tmp_path / "app.db"
+    write(path, "PRAGMA journal_mode=WAL", "CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)", *grow(2))
+    return path
+
+
+def grow(mebibytes: int) -> tuple[str, ...]:
+    """Statements that add incompressible rows."""
+    return tuple(
+        "INSERT INTO t(v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 256) "
+        "SELECT randomblob(4000) FROM n"
+        for _ in range(mebibytes)
+    )
+
+
+@contextlib.contextmanager
+def filled(place: Path) -> Iterator[None]:
+    """Take all the room that is left."""
+    ballast = place / "ballast"
+    with ballast.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def test_a_pool_that_fills_up_during_the_first_replica(small: Path, perdure: CommandLine, database: Path) -> None:
+    """Protect says that the pool is full and leaves no point; with room again the same command succeeds."""
+    pool = small / "pool"
+    perdure.document("pool", "create", pool)
+    protect = ("protect", f"sqlite:{database}", "--pool", pool, "--as", "app")
+    with filled(small):
+        refusal = perdure.refusal(*protect, status=6)
+
+    assert refusal.code == "pool-full"
+    assert "room" in refusal.hint or "space" in refusal.hint
+
+    perdure.document(*protect)
+    perdure.document("verify", pool, "--data")
+
+
+def test_a_pool_that_fills_up_later_keeps_what_was_acknowledged(
+    small: Path, perdure: CommandLine, database: Path, tmp_path: Path
+) -> None:
+    """Sync and express full fail plainly; earlier points recover; afterwards everything is taken in."""
+    pool = small / "pool"
+    perdure.document("pool", "create", pool)
+    perdure.document("protect", f"sqlite:{database}", "--pool", pool, "--as", "app")
+    before = perdure.document("points", "app")
+    write(database, *grow(1))
+    with filled(small):
+        for verb in ("sync", "express-full"):
+            assert perdure.refusal(verb, "app", status=6).code == "pool-full"
+        assert perdure.document("points", "app") == before
+        perdure.document("recover", "app", "--to", "1", "--target", tmp_path / "first.db")
+
+    perdure.document("express-full", "app")
+    perdure.document("recover", "app", "--to", "latest", "--target", tmp_path / "now.db")
+    perdure.document("verify", pool, "--data")
+    assert query(tmp_path / "first.db", "SELECT count(*) FROM t") == [[2 * 256]]
+    assert query(tmp_path / "now.db", "SELECT count(*) FROM t") == [[3 * 256]]
+
+
+def test_watch_holds_the_log_while_the_pool_is_full(
+    small: Path, perdure: CommandLine, database: Path, tmp_path: Path
+) -> None:
+    """Watch goes on through a full pool and ships everything once there is room."""
+    pool = small / "pool"
+    perdure.document("pool", "create", pool)
+    events = tmp_path / "events"
+    with events.open("wb") as output:
+        watch = subprocess.Popen(
+            perdure.command("protect", f"sqlite:{database}", "--pool", pool, "--as", "app", "--watch", "--json"),
+            env=perdure.environment(),
+            stdout=output,
+        )
+    try:
+        wait_for(events, '"express full"')
+        with filled(small):
+            write(database, *grow(1))
+            wait_for(events, "held and shipped when the pool can be used")
+        shipped = events.read_text().count('"kind":"log"')
+        wait_for(events, '"kind":"log"', more_than=shipped)
+    finally:
+        watch.terminate()
+        assert watch.wait(60) == 0
+    perdure.document("recover", "app", "--to", "latest", "--target", tmp_path / "now.db")
+    assert query(tmp_path / "now.db", "SELECT count(*) FROM t") == [[3 * 256]]
+
+
+def wait_for(events: Path, text: str, more_than: int = 0) -> None:
+    """Wait until watch has said something often enough; how long that takes is not judged here."""
+    deadline = time.monotonic() + 90
+    while events.read_text().count(text) <= more_than:
+        assert time.monotonic() < deadline, f"watch never said {text!r}: {events.read_text()}"
+        time.sleep(0.02)
+
+
+def test_a_full_target_leaves_no_half_file(small: Path, perdure: CommandLine, database: Path, tmp_path: Path) -> None:
+    """A recovery that does not fit says so and removes what it wrote; a folder likewise."""
+    pool = tmp_path / "pool"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "big").write_bytes(os.urandom(3 << 20))
+    perdure.document("pool", "create", pool)
+    perdure.document("protect", f"sqlite:{database}", "--pool", pool, "--as", "app")
+    perdure.document("protect", f"files:{folder}", "--pool", pool, "--as", "folder")
+    with filled(small):
+        for name in ("app", "folder"):
+            refusal = perdure.refusal("recover", name, "--to", "latest", "--target", small / "out", status=8)
+            assert refusal.code == "target-full"
+            assert sorted(path.name for path in small.iterdir()) == ["ballast"]
+
+    perdure.document("recover", "app", "--to", "latest", "--target", small / "out")
+    assert query(small / "out", "SELECT count(*) FROM t") == [[2 * 256]]
