@@ -9,10 +9,13 @@ import pytest
 
 @pytest.mark.slow
 def test_the_demo_brings_back_every_moment(tmp_path: Path) -> None:
-    """A smaller demo runs the whole main job, and passes all of its own checks."""
+    """A smaller demo with frequent express fulls runs the whole main job, and passes all of its own checks."""
     command = [sys.executable, "-m", "perdure.testing.demo", "--dir", str(tmp_path / "demo")]
     ended = subprocess.run(
-        [*command, "--size", "20", "--seconds", "8", "--seed", "1"], capture_output=True, text=True, check=False
+        [*command, "--size", "60", "--seconds", "15", "--seed", "1", "--express-full-every", "0.7"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr

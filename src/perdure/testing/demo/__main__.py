@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="decides the random moments; default: a new one every time")
     parser.add_argument("--size", type=int, default=300, help="mail store in MiB (default 300)")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of the load (default 40)")
+    parser.add_argument("--express-full-every", type=float, default=12.0, help="seconds between them (default 12)")
     given = parser.parse_args(arguments)
     if given.dir is not None and given.dir.exists() and any(given.dir.iterdir()):
         parser.error(f"{given.dir} is not empty")
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.dir is not None:
         given.dir.mkdir(parents=True, exist_ok=True)
     folder = given.dir.absolute() if given.dir is not None else Path(tempfile.mkdtemp(prefix="perdure-demo-"))
-    plan = Plan(folder, seed, size=given.size * _MIB, seconds=given.seconds)
+    plan = Plan(
+        folder, seed, size=given.size * _MIB, seconds=given.seconds, express_full_every=given.express_full_every
+    )
     keep = given.keep or given.dir is not None
     try:
         _must_have_room(folder, plan.size * _ROOM)

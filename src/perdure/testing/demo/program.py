@@ -15,6 +15,8 @@ from perdure.testing.demo.failing import DemoFailed
 
 __all__ = ["Answer", "Program"]
 
+_LONGEST_REASON = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -72,6 +74,13 @@ class Program:
         seconds = monotonic() - begun
         lines = ended.stdout.decode().splitlines()
         if ended.returncode != 0:
-            said = lines[-1] if lines else f"nothing; see {self.errors}"
-            raise DemoFailed(f"'perdure {' '.join(map(str, arguments))}' ended with status {ended.returncode}: {said}")
+            command = " ".join(map(str, arguments))
+            raise DemoFailed(f"'perdure {command}' ended with status {ended.returncode}: {self._reason(lines)}")
         return Answer(json.loads(lines[-1]) if lines else {}, seconds)
+
+    def _reason(self, lines: list[str]) -> str:
+        """What a failed command said, without the hundreds of lines that SQLite can find wrong with a file."""
+        if not lines:
+            return f"it said nothing; see {self.errors}"
+        said: str = json.loads(lines[-1]).get("error", {}).get("message", lines[-1])
+        return said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON]} …"

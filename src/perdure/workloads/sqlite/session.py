@@ -330,12 +330,14 @@ class SqliteSession:
         now = self._clock()
         index = self._wait_for_index()
         nothing_since = index.salts == self._salts and index.last_frame == self._place
+        # Once the file holds everything up to here, only it is frozen: the next commit may restart the WAL over its frames.
+        in_file = self._place == self._hold_frame and (index.salts != self._salts or index.backfilled >= self._place)
         reader = DatabaseReader(
             database=self._files.database,
             wal=self._files.wal,
             page_size=self._page_size,
             pages=self._pages,
-            newest=newest_frames(self._files.wal, self._page_size, self._place, self._pages),
+            newest=newest_frames(self._files.wal, self._page_size, 0 if in_file else self._place, self._pages),
             changed=self._changed_since(base),
         )
         chain = self._settled_chain(now) if nothing_since and index.backfilled == self._place else self._chain
