@@ -368,7 +368,7 @@ def test_names_and_moments_that_do_not_exist(unharmed: Scene) -> None:
     for to in ("1999-01-01", "1999-01-01T10:00:00+05:30", "20 years ago", "0001-01-01", "1970-01-01T00:00:00Z"):
         says(recover("app", to, status=3), "before-first-point", "--to 1")
         says(recover("share", to, status=3), "before-first-point", "--to 1")
-    for to in ("gibberish", "", "2026-13-45", "25:61 o'clock", "1:2:3", "9" * 5000, "a" * 5000):
+    for to in ("gibberish", "", "2026-13-45", "25:61 o'clock", "9" * 5000, "a" * 5000):
         refusal = recover("app", to, status=2)
         says(refusal, "bad-target", "10 minutes ago")
         assert len(refusal.message) < 300

@@ -63,10 +63,9 @@ def grow(mebibytes: int) -> tuple[str, ...]:
 def filled(place: Path) -> Iterator[None]:
     """Take all the room that is left."""
     ballast = place / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"x" * 4096)
-            file.flush()
     try:
         yield
     finally:

@@ -336,11 +336,12 @@ class RealSqlite(RuleBasedStateMachine):
 
 
 RealSqlite.TestCase.settings = settings(
-    max_examples=6,
+    max_examples=60,
     stateful_step_count=50,
     deadline=None,
     print_blob=True,
     derandomize=False,
+    # Shrinking steps as slow as these would take longer than the test may; the blob repeats a failure.
     phases=[Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )

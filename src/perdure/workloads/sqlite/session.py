@@ -330,7 +330,7 @@ class SqliteSession:
         now = self._clock()
         index = self._wait_for_index()
         nothing_since = index.salts == self._salts and index.last_frame == self._place
-        # Once the file holds everything up to here, only it is frozen: the next commit may restart the WAL over its frames.
+        # Once the file holds everything up to here only it is frozen: the next commit may restart the WAL.
         in_file = self._place == self._hold_frame and (index.salts != self._salts or index.backfilled >= self._place)
         reader = DatabaseReader(
             database=self._files.database,

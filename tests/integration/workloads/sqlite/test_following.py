@@ -139,6 +139,31 @@ def test_image_stays_frozen(path: Path, writer: SqliteWriter) -> None:
             assert bytes(reader.read(0, reader.size)) == before
 
 
+def test_image_stays_frozen_while_the_wal_restarts(path: Path, writer: SqliteWriter) -> None:
+    """An image taken when everything was checkpointed does not change when the next commits overwrite the WAL."""
+    with ProtectedDatabase(path) as protected:
+        writer.run(*[INSERT] * 20)
+        protected.full()
+        writer.run("UPDATE t SET v = randomblob(3000)")
+        protected.maintain()
+        with protected.session.image(None) as image:
+            (reader,) = image.files
+            before = bytes(reader.read(0, reader.size))
+            writer.run("UPDATE t SET v = randomblob(2900)")
+            assert bytes(reader.read(0, reader.size)) == before
+        # Between the last poll and the image the WAL may have been restarted already.
+        protected.maintain()
+        writer.run("UPDATE t SET v = randomblob(2800)")
+        protected.maintain()
+        writer.run("UPDATE t SET v = randomblob(2700) WHERE id < 5")
+        with protected.session.image(None) as image:
+            (reader,) = image.files
+            before = bytes(reader.read(0, reader.size))
+            writer.run("UPDATE t SET v = randomblob(2600) WHERE id > 5")
+            assert bytes(reader.read(0, reader.size)) == before
+            assert image.position == protected.session.position
+
+
 def test_vacuum_and_schema_changes(path: Path, writer: SqliteWriter) -> None:
     """VACUUM, dropped and altered tables and auto_vacuum shrink and move pages; every state restores."""
     with ProtectedDatabase(path) as protected:
