@@ -28,6 +28,7 @@ WATCHED = "express full, pages known, inside watch"
 COMPARED = "express full, pages unknown"
 RECOVERY = "recovery after 30 express fulls"
 ROW = 30
+CHECKED_TOO = f"perdure, point {ROW + 1}, PRAGMA quick_check included"
 WATCH_EVERY = "2s"
 PATIENCE = 300.0
 
@@ -161,11 +162,15 @@ def recovery(space: Workspace) -> None:
             _recover(space, pair.perdure, f"perdure, point {ROW + 1}", round_, number=number, expected=expected)
             _restore(space, restic, pair.filed.database, round_, expected)
             _recover(space, pair.perdure, "perdure, first point", round_, number=1, expected="")
+            # Like with like above: restic checks nothing after writing. By default perdure lets the engine check.
+            _recover(space, pair.perdure, CHECKED_TOO, round_, number=number, expected=expected, verify="quick")
 
 
-def _recover(space: Workspace, perdure: Perdure, tool: str, round_: int, *, number: int, expected: str) -> None:
+def _recover(
+    space: Workspace, perdure: Perdure, tool: str, round_: int, *, number: int, expected: str, verify: str = "none"
+) -> None:
     target = perdure.folder / "recovered.db"
-    cost = perdure.run("recover", "app", "--to", f"#{number}", "--target", target)
+    cost = perdure.run("recover", "app", "--to", f"#{number}", "--target", target, "--verify", verify)
     space.results.add(RECOVERY, tool, round_, cost, size=target.stat().st_size)
     if expected and digest(target) != expected:
         raise RuntimeError("what perdure recovered is not what was protected")

@@ -380,6 +380,67 @@ def test_names_and_moments_that_do_not_exist(unharmed: Scene) -> None:
     says(perdure.refusal("browse", "app", "none", status=3), "item-not-found", "none")
 
 
+def test_a_place_in_a_gap_of_the_log_is_told_apart(scene: Scene) -> None:
+    """What was written while nothing was watched cannot be recovered: a position there is refused, a time says so."""
+    database = scene.new_database("gap.db")
+    scene.perdure.document("protect", f"sqlite:{database}", "--pool", scene.pool)
+    # The last connection that closes empties the log, which nobody had shipped.
+    write(database, "INSERT INTO notes VALUES ('second')", "PRAGMA wal_checkpoint(TRUNCATE)")
+    lost = scene.perdure.document("sync", "gap")
+    assert "tracking lost" in lost["cause"]
+    before, after = (row for row in scene.perdure.document("points", "gap")["points"] if row["number"])
+    inside = f"{int(before['position'].split(':')[0])}:1000000"
+    refusal = scene.perdure.refusal("recover", "gap", "--to", inside, "--target", scene.place / "gap", status=4)
+    says(refusal, "position-in-gap", inside, before["position"], after["position"])
+    assert not (scene.place / "gap").exists()
+    report = scene.perdure.document("recover", "gap", "--to", before["time"], "--target", scene.place / "before.db")
+    assert "gap" in report["notes"][0]
+    assert query(scene.place / "before.db", "SELECT text FROM notes") == [["first"]]
+    scene.perdure.document("recover", "gap", "--to", after["time"], "--target", scene.place / "after.db")
+    assert query(scene.place / "after.db", "SELECT text FROM notes") == [["first"], ["second"]]
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced", "noise", "emptied"])
+def test_a_source_that_went_away_says_so_and_comes_back(scene: Scene, how: str) -> None:
+    """A source that was moved, replaced or destroyed is refused or compared, never mistaken; its points recover."""
+    name = f"going-{how}"
+    database, perdure = scene.new_database(f"{name}.db"), scene.perdure
+    perdure.document("protect", f"sqlite:{database}", "--pool", scene.pool)
+    for companion in ("-wal", "-shm"):
+        database.with_name(database.name + companion).unlink(missing_ok=True)
+    database.rename(scene.place / f"{name}.elsewhere")
+    codes = {"moved": "source-missing", "noise": "not-a-database", "emptied": "empty-file"}
+    if how == "replaced":
+        scene.new_database(f"{name}.db")
+        write(database, "INSERT INTO notes VALUES ('another file')")
+        assert perdure.document("sync", name)["point"]["number"] == 2
+    else:
+        if how != "moved":
+            database.write_bytes(os.urandom(8192) if how == "noise" else b"")
+        for command in ("sync", "express-full", "check"):
+            says(perdure.refusal(command, name, status=5), codes[how], database)
+        state = next(row for row in perdure.document("status")["sources"] if row["source"]["name"] == name)
+        assert state["state"] != "ok"
+        assert str(database) in state["cause"]
+    perdure.document("recover", name, "--to", "1", "--target", scene.place / f"{name}.back")
+    assert query(scene.place / f"{name}.back", "SELECT text FROM notes") == [["first"]]
+
+
+def test_a_folder_whose_root_vanished_says_so_and_comes_back(scene: Scene) -> None:
+    """A folder that is gone is not recorded as empty; its points recover."""
+    folder = scene.place / "vanishing"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one")
+    scene.perdure.document("protect", f"files:{folder}", "--pool", scene.pool)
+    folder.rename(scene.place / "vanished")
+    for command in ("sync", "express-full", "check"):
+        says(scene.perdure.refusal(command, "vanishing", status=5), "source-missing", folder)
+    assert len(scene.perdure.document("points", "vanishing")["points"]) == 1
+    scene.perdure.document("recover", "vanishing", "--to", "latest", "--in-place", "--yes")
+    assert (folder / "a.txt").read_text() == "one"
+    scene.perdure.document("sync", "vanishing")
+
+
 def test_a_target_that_exists_is_never_written(unharmed: Scene) -> None:
     """Files, folders, links, left-over logs and missing directories stop a recovery before it writes."""
     place, perdure = unharmed.place, unharmed.perdure

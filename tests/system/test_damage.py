@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,15 @@ from perdure.testing.command_line import CommandLine, query, write
 
 NOTES = {"#1": ["first"], "#2": ["first", "second"], "latest": ["first", "second", "third"]}
 """What the database holds at each target."""
+
+
+HELD_OPEN = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT * FROM notes").fetchall()
+sys.stdin.read()
+"""
+"""An application that keeps its connection, so that the last of the writers does not empty the log when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,7 @@ class Damageable:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damageable]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Damageable:
     place = tmp_path_factory.mktemp("whole")
     passphrase, database, share, pool = (place / name for name in ("passphrase", "app.db", "share", "pool"))
     passphrase.write_text("open sesame\n")
@@ -37,25 +48,29 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damageable]:
     perdure = CommandLine(place / "home", passphrase)
     perdure.document("pool", "create", pool)
     write(database, "PRAGMA journal_mode=WAL", "CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('first')")
-    app = perdure.document("protect", f"sqlite:{database}", "--pool", pool)["source"]["id"]
-    write(database, "INSERT INTO notes VALUES ('second')")
-    perdure.document("express-full", "app")
-    write(database, "INSERT INTO notes VALUES ('third')")
-    perdure.document("sync", "app")
+    application = subprocess.Popen([sys.executable, "-c", HELD_OPEN, str(database)], stdin=subprocess.PIPE)
+    try:
+        app = perdure.document("protect", f"sqlite:{database}", "--pool", pool)["source"]["id"]
+        write(database, "INSERT INTO notes VALUES ('second')")
+        perdure.document("express-full", "app")
+        write(database, "INSERT INTO notes VALUES ('third')")
+        assert perdure.document("sync", "app")["segments"] == 1
+    finally:
+        application.communicate()
     folder = perdure.document("protect", f"files:{share}", "--pool", pool)["source"]["id"]
-    yield Damageable(place, pool, perdure, {"app": app, "share": folder})
+    return Damageable(place, pool, perdure, {"app": app, "share": folder})
 
 
 def first(pattern: str) -> Callable[[Damageable, Path], Path]:
     def find(_whole: Damageable, pool: Path) -> Path:
-        return sorted(path for path in pool.glob(pattern) if path.suffix != ".copy")[0]
+        return min(path for path in pool.glob(pattern) if path.suffix != ".copy")
 
     return find
 
 
 def of(source: str, pattern: str) -> Callable[[Damageable, Path], Path]:
     def find(whole: Damageable, pool: Path) -> Path:
-        return sorted(pool.glob(pattern.format(whole.ids[source])))[-1]
+        return max(pool.glob(pattern.format(whole.ids[source])))
 
     return find
 
@@ -77,7 +92,7 @@ OBJECTS = {
     "descriptor twin": (lambda _whole, pool: pool / "pool.copy", MIDDLE),
     "passphrase slot": (first("keys/passphrase-*"), MIDDLE),
     "recovery slot": (first("keys/recovery-*"), MIDDLE),
-    "key slot twin": (lambda _whole, pool: sorted(pool.glob("keys/passphrase-*.copy"))[0], MIDDLE),
+    "key slot twin": (lambda _whole, pool: min(pool.glob("keys/passphrase-*.copy")), MIDDLE),
     "source": (of("app", "sources/{}"), MIDDLE),
     "source twin": (of("app", "sources/{}.copy"), MIDDLE),
     "record": (of("app", "points/{}/*"), MIDDLE),

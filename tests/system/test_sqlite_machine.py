@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from perdure.model.logs import LogSegment, LogSpan
+from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import AtPoint, AtPosition, AtTime, Latest, Target
 from perdure.protection.home import Home
@@ -293,34 +294,37 @@ class RealSqlite(RuleBasedStateMachine):
         segments, self.segments = self.segments, []
         images = [p for p in self.pool.points(self.protected.source.id) if p.number not in self.numbers]
         last = len(self.database.history) - 1
-        while segments and segments[0][0] == self.end:
-            _, positions = segments.pop(0)
-            for position in positions:
-                self.durable += 1
-                self.places[position] = self.durable
-            self.end = positions[-1]
-        broken = [image for image in images if image.position not in self.places]
-        if broken:
-            assert self.may_be_lost, f"tracking was lost without cause: {broken[0].cause}"
-            assert len(broken) == 1
-            index = last
-            for _, positions in reversed(segments):
-                for position in reversed(positions):
-                    self.places[position] = index
-                    index -= 1
-            assert broken[0].position is not None
-            assert index >= self.durable
-            self.places[broken[0].position] = index
-            self.durable = last
-            self.end = segments[-1][1][-1] if segments else broken[0].position
-        else:
-            assert not segments, f"log from {segments[0][0]} does not continue {self.end}"
+        self.follow(segments)
+        for image in images:
+            if image.position not in self.places:
+                assert self.may_be_lost, f"tracking was lost without cause: {image.cause}"
+                self.start_again(image)
+                self.follow(segments)
+        assert not segments, f"log from {segments[0][0]} does not continue {self.end}"
         for image in images:
             assert image.position is not None
             self.numbers[image.number] = self.places[image.position]
         if everything:
             assert self.durable == last, f"the pool has {self.durable} of {last} commits"
         self.acknowledged.append((time.time_ns(), self.durable))
+
+    def follow(self, segments: list[tuple[Position, list[Position]]]) -> None:
+        """Count off the marks of those segments that continue the log."""
+        while segments and segments[0][0] == self.end:
+            _, positions = segments.pop(0)
+            for position in positions:
+                self.durable += 1
+                self.places[position] = self.durable
+            self.end = positions[-1]
+
+    def start_again(self, image: RecoveryPoint) -> None:
+        """After a loss of tracking the image itself says which commit it shows; it is not older than what was there."""
+        counter = self.recovered(AtPoint(image.number), None)
+        index = max(index for index, each in enumerate(self.database.history) if each.counter == counter)
+        assert index >= self.durable
+        assert image.position is not None
+        self.places[image.position] = self.durable = index
+        self.end = image.position
 
     def recovered(self, to: Target, index: int | None) -> int:
         """Recover, compare with the commit ``index``, or else with the commit that the copy says it shows."""
@@ -336,7 +340,7 @@ class RealSqlite(RuleBasedStateMachine):
 
 
 RealSqlite.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=120,
     stateful_step_count=50,
     deadline=None,
     print_blob=True,

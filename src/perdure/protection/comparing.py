@@ -27,6 +27,8 @@ JOIN = 64 << 10
 
 LONGEST_READ = 4 << 20
 
+_WORD = 8
+
 
 def changed_by_comparing(
     reader: ImageReader,
@@ -145,16 +147,19 @@ class _Comparison:
     def _note(self, offset: int, source: NDArray[np.uint8], stored: NDArray[np.uint8]) -> None:
         """Mark the pages of a range in which source and pool differ."""
         self._progress(self._stage, len(source), self._common)
-        if len(stored) != len(source):
-            differing = np.ones(len(source), dtype=bool)
-        else:
-            differing = source != stored
-            if not differing.any():
-                return
         first = offset // self._page
         last = (offset + len(source) - 1) // self._page
-        starts = np.maximum(np.arange(first, last + 1, dtype=np.int64) * self._page - offset, 0)
-        found = np.logical_or.reduceat(differing, starts)
+        if len(stored) != len(source):
+            found = np.ones(last + 1 - first, dtype=bool)
+        elif offset % self._page == 0 and len(source) % self._page == 0 and self._page % _WORD == 0:
+            # Whole pages, compared by words: an eighth of the work.
+            words = source.view(np.uint64) != stored.view(np.uint64)
+            found = words.reshape(-1, self._page // _WORD).any(axis=1)
+        else:
+            starts = np.maximum(np.arange(first, last + 1, dtype=np.int64) * self._page - offset, 0)
+            found = np.logical_or.reduceat(source != stored, starts)
+        if not found.any():
+            return
         with self._guard:
             self._differs[first : last + 1] |= found
 

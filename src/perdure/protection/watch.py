@@ -221,7 +221,7 @@ class _ImageWatch:
         self._backoff.worked()
         while not self._stop.is_set():
             self._go_on_with_log(live)
-            if self._clock() >= self._next_full_ns:
+            if self._express_full_is_due():
                 self._scheduled_express_full(live)
             self._stop.wait(POLL_S)
         self._ship_last(live)
@@ -253,6 +253,11 @@ class _ImageWatch:
         if self._waiting_since is None or now < self._pool_retry_at:
             return False
         return now - self._waiting_since >= self._ship_every_s or wal_bytes - self._wal_shipped > WAITING_BYTES
+
+    def _express_full_is_due(self) -> bool:
+        """A clock that was set back must not put the next one off by more than the interval."""
+        left_ns = self._next_full_ns - self._clock()
+        return not 0 < left_ns <= self._full_every_ns
 
     def _scheduled_express_full(self, live: LiveSource) -> None:
         try:
@@ -305,7 +310,8 @@ class _FolderWatch:
 
     def _wait(self, seconds: float) -> bool:
         due_ns = self._clock() + int(max(0.0, seconds) * 1e9)
-        while (left := (due_ns - self._clock()) / 1e9) > 0:
+        # A clock that was set back must not put the next point off by more than the interval.
+        while 0 < (left := (due_ns - self._clock()) / 1e9) <= seconds:
             self._activity.refresh(0, "", due_ns)
             if self._stop.wait(min(left, 1.0)):
                 return True

@@ -151,7 +151,8 @@ class SqliteSession:
                 raise
         index = self._files.index()
         if index is not None:
-            self._take_in(index, now)
+            # The time is taken after the look: a commit must never seem earlier than it was.
+            self._take_in(index, self._clock())
         return self._sampled > self._place
 
     def _take_in(self, index: IndexHeader, now: int) -> None:
@@ -332,12 +333,16 @@ class SqliteSession:
         nothing_since = index.salts == self._salts and index.last_frame == self._place
         # Once the file holds everything up to here only it is frozen: the next commit may restart the WAL.
         in_file = self._place == self._hold_frame and (index.salts != self._salts or index.backfilled >= self._place)
+        newest = newest_frames(self._files.wal, self._page_size, 0 if in_file else self._place, self._pages)
+        if not in_file and self._wait_for_index().salts != self._salts:
+            # It restarted under the look above; it could only because the file holds everything.
+            newest = newest_frames(self._files.wal, self._page_size, 0, self._pages)
         reader = DatabaseReader(
             database=self._files.database,
             wal=self._files.wal,
             page_size=self._page_size,
             pages=self._pages,
-            newest=newest_frames(self._files.wal, self._page_size, 0 if in_file else self._place, self._pages),
+            newest=newest,
             changed=self._changed_since(base),
         )
         chain = self._settled_chain(now) if nothing_since and index.backfilled == self._place else self._chain
