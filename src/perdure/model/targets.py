@@ -15,9 +15,6 @@ _POINT = re.compile(r"#?([0-9]{1,40})")
 _POSITION = re.compile(r"[0-9]{1,40}:[0-9]{1,40}")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9})\d*)?)?\s*(Z|z|[+-]\d\d:?\d\d)?")
 
-_NUMBERS = re.compile(r"[0-9]+(?::[0-9]+){2,}")
-_CLOCK = re.compile(r"\d\d:\d\d:\d\d")
-
 _LONGEST = 100
 """No phrase for a moment is longer."""
 
@@ -71,8 +68,8 @@ def parse_target(text: str, now_ns: int) -> Target:
         return AtPosition(Position.parse(text))
     if (match := _ISO.fullmatch(text)) is not None:
         return AtTime(_iso_ns(text, match))
-    # A position with a part too many is a slip, though a parser of phrases would take 1:2:3 for a time of day.
-    if len(text) > _LONGEST or (_NUMBERS.fullmatch(text) and not _CLOCK.fullmatch(text)):
+    # A parser of phrases takes 1:2:3 or -5 for a moment; a slip must not recover the wrong one.
+    if len(text) > _LONGEST or not any(letter.isalpha() for letter in text):
         raise _not_understood(text)
     return AtTime(_phrase_ns(text, now_ns))
 
