@@ -6,13 +6,12 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from perdure.testing.command_line import CommandLine, query, write
+from perdure.testing.command_line import CommandLine, query, wait_until_said, write
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root and mount to make a small file system"
@@ -123,25 +122,17 @@ def test_watch_holds_the_log_while_the_pool_is_full(
             stdout=output,
         )
     try:
-        wait_for(events, '"express full"')
+        wait_until_said(events, '"express full"')
         with filled(small):
             write(database, *grow(1))
-            wait_for(events, "held and shipped when the pool can be used")
+            wait_until_said(events, "held and shipped when the pool can be used")
         shipped = events.read_text().count('"kind":"log"')
-        wait_for(events, '"kind":"log"', more_than=shipped)
+        wait_until_said(events, '"kind":"log"', more_than=shipped)
     finally:
         watch.terminate()
         assert watch.wait(60) == 0
     perdure.document("recover", "app", "--to", "latest", "--target", tmp_path / "now.db")
     assert query(tmp_path / "now.db", "SELECT count(*) FROM t") == [[3 * 256]]
-
-
-def wait_for(events: Path, text: str, more_than: int = 0) -> None:
-    """Wait until watch has said something often enough; how long that takes is not judged here."""
-    deadline = time.monotonic() + 90
-    while events.read_text().count(text) <= more_than:
-        assert time.monotonic() < deadline, f"watch never said {text!r}: {events.read_text()}"
-        time.sleep(0.02)
 
 
 def test_a_full_target_leaves_no_half_file(small: Path, perdure: CommandLine, database: Path, tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from perdure.testing.command_line import CommandLine, query, write
+from perdure.testing.command_line import CommandLine, query, wait_until_said, write
 
 
 @pytest.mark.parametrize("own_home", [True, False], ids=["same-home", "another-home"])
@@ -29,7 +28,7 @@ def test_the_second_process_is_refused(tmp_path: Path, own_home: bool) -> None:
             stdout=output,
         )
     try:
-        wait_for(events, '"express full"')
+        wait_until_said(events, '"express full"')
         if not own_home:
             second.document("pool", "open", pool)
         for command in (("sync", "app"), ("express-full", "app"), ("check", "app")):
@@ -37,17 +36,9 @@ def test_the_second_process_is_refused(tmp_path: Path, own_home: bool) -> None:
             assert refusal.code == "source-busy"
             assert refusal.hint
         write(database, "INSERT INTO t VALUES(2)")
-        wait_for(events, '"kind":"log"')
+        wait_until_said(events, '"kind":"log"')
     finally:
         watch.terminate()
         assert watch.wait(60) == 0
     first.document("recover", "app", "--to", "latest", "--target", tmp_path / "out.db")
     assert query(tmp_path / "out.db", "SELECT v FROM t ORDER BY v") == [[1], [2]]
-
-
-def wait_for(events: Path, text: str) -> None:
-    """Wait until watch has said something; how long that takes is not judged here."""
-    deadline = time.monotonic() + 90
-    while text not in events.read_text():
-        assert time.monotonic() < deadline, f"watch never said {text!r}: {events.read_text()}"
-        time.sleep(0.02)

@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CommandLine", "Refusal", "fingerprint", "query", "unprivileged", "write"]
+__all__ = ["CommandLine", "Refusal", "fingerprint", "query", "unprivileged", "wait_until_said", "write"]
 
 # Programs of their own: perdure's SQLite and an application's are never in one process.
 _WRITER = """
@@ -90,6 +91,18 @@ class CommandLine:
     def refusal(self, *arguments: object, status: int) -> Refusal:
         """Run with ``--json`` a command that must fail, and give back its error."""
         return Refusal(**self.document(*arguments, status=status)["error"])
+
+
+def wait_until_said(events: Path, text: str, *, more_than: int = 0) -> None:
+    """Wait until a running command has written a text to its output file more than so many times.
+
+    How long that takes is not judged; the limit only ends a wait that would never end.
+    """
+    deadline = time.monotonic() + 90
+    while (said := events.read_text()).count(text) <= more_than:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"perdure never said {text!r}: {said}")
+        time.sleep(0.02)
 
 
 def write(database: Path, *statements: str) -> None:
