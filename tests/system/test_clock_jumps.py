@@ -15,7 +15,7 @@ from perdure.protection.live import LiveSource
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import recover
 from perdure.repository import keys
-from perdure.repository.pool import create_pool
+from perdure.repository.opening import create_pool
 from perdure.storage.local import LocalStorage
 from perdure.testing.command_line import query
 from perdure.testing.sqlite_writer import SqliteWriter

@@ -21,7 +21,8 @@ from perdure.protection.points import timeline_of
 from perdure.protection.protected import Protected, workload_for
 from perdure.protection.recovery import recover
 from perdure.repository.keys import Passphrase
-from perdure.repository.pool import Pool, create_pool, open_pool
+from perdure.repository.opening import create_pool, open_pool
+from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.local import LocalStorage
 from perdure.testing.mailstore import Ledger, clock_of, fill, start_writer, stop_writer

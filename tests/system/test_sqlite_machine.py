@@ -27,7 +27,8 @@ from perdure.protection.protected import Protected
 from perdure.protection.recovery import recover
 from perdure.repository import keys
 from perdure.repository.keys import Passphrase
-from perdure.repository.pool import Pool, create_pool, open_pool
+from perdure.repository.opening import create_pool, open_pool
+from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.local import LocalStorage
 from perdure.testing.counted_database import (

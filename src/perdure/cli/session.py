@@ -39,7 +39,7 @@ class Session:
             PerdureError: It is not there, or the passphrase does not open it.
         """
         from perdure.repository.descriptor import read_descriptor
-        from perdure.repository.pool import open_pool
+        from perdure.repository.opening import open_pool
         from perdure.storage.opening import open_storage
 
         storage = open_storage(url)

@@ -7,6 +7,9 @@ A storage promises four things, and the rest of perdure leans on them:
 3. When :meth:`Storage.create`, :meth:`Storage.commit` or :meth:`Storage.barrier` has returned, what it wrote
    survives power loss.
 4. Listing shows every object whose publication has returned.
+
+Beside objects a storage keeps *leases*: signs that somebody is at work, which :mod:`perdure.repository.gc` obeys.
+A lease is no part of the pool and needs not survive power loss, since its holder does not either.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from perdure.model.errors import PerdureError, PoolUnusable
+from perdure.model.errors import PerdureError, PoolUnusable, Refused
 
 __all__ = [
+    "LEASE_LIFE_S",
     "Buffer",
     "Capabilities",
+    "Lease",
+    "LeaseInfo",
     "ObjectExists",
     "ObjectInfo",
+    "ObjectLocked",
     "ObjectMissing",
     "Pending",
     "Staged",
@@ -32,6 +39,9 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
+
+LEASE_LIFE_S = 24 * 3600
+"""Seconds after which a lease that was not renewed counts as given up, where nobody can tell if its holder lives."""
 
 
 class ObjectExists(PerdureError):
@@ -66,23 +76,53 @@ class StorageFailed(PoolUnusable):
     default_code = "storage-failed"
 
 
+class ObjectLocked(Refused):
+    """The object is locked against deletion until a date."""
+
+    default_code = "object-locked"
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a storage can do beyond the contract.
 
     Args:
         local: Objects are files on this machine, so reading small ranges is cheap.
+        liveness: It is known at once when the holder of a lease dies; elsewhere a lease has to run out.
+        immutable: Objects can be locked against deletion until a date (:meth:`Storage.retain`).
     """
 
     local: bool
+    liveness: bool = False
+    immutable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One line of a listing."""
+    """One line of a listing.
+
+    Args:
+        name: The object's name.
+        size: Bytes.
+        modified_ns: When it was written by the storage's own clock, nanoseconds since 1970 UTC.
+    """
 
     name: str
     size: int
+    modified_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInfo:
+    """A lease whose holder may be at work.
+
+    Args:
+        name: The lease's name.
+        idle_s: Seconds since it was renewed, by the storage's own clock; 0 where its holder is known to live.
+    """
+
+    name: str
+    idle_s: float
 
 
 class Staged(Protocol):
@@ -108,6 +148,22 @@ class Staged(Protocol):
 
 class Pending(Protocol):
     """A publication under way, to be handed to :meth:`Storage.barrier`."""
+
+
+class Lease(Protocol):
+    """A sign that its holder is at work, seen by everybody who uses the storage until it is released.
+
+    Where the storage can tell, it ends with the process that holds it; elsewhere it has run out when it was not
+    renewed for :data:`LEASE_LIFE_S`.
+    """
+
+    def renew(self) -> None:
+        """Say that the holder is still at work. May be called from several threads."""
+        ...
+
+    def release(self) -> None:
+        """End it. Idempotent; a failure is not reported, since a lease ends by itself."""
+        ...
 
 
 class Storage(Protocol):
@@ -180,6 +236,31 @@ class Storage(Protocol):
         """All objects whose name starts with ``prefix`` (a whole path component), in name order."""
         ...
 
-    def delete(self, name: str) -> None:
-        """Remove an object; durable on return. Removing one that does not exist does nothing."""
+    def delete(self, *names: str) -> None:
+        """Remove objects; durable on return. Removing one that does not exist does nothing.
+
+        Raises:
+            ObjectLocked: One is locked; those before it in the order given are gone.
+        """
+        ...
+
+    def retain(self, name: str, until_ns: int) -> None:
+        """Lock an object against deletion by anybody until a moment, nanoseconds since 1970 UTC; never shortens.
+
+        Raises:
+            Refused: The storage cannot (code ``no-immutability``; see :attr:`Capabilities.immutable`).
+            ObjectMissing: No such object.
+        """
+        ...
+
+    def lease(self, name: str) -> Lease:
+        """Take out a lease; :meth:`leases` of every other process shows it from the moment that this returns.
+
+        Args:
+            name: One path component, not used before.
+        """
+        ...
+
+    def leases(self) -> Sequence[LeaseInfo]:
+        """All leases, without those whose holders are known to be dead."""
         ...

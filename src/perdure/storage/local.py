@@ -6,7 +6,8 @@ fsynced by a thread of their own as soon as they are complete, so that a capture
 until its barrier.
 
 A staged file is flocked while its writer lives. A temporary file whose lock can be taken was left by a
-process that died; it is removed when the next writer starts.
+process that died; it is removed when the next writer starts. A lease is such a file in ``tmp/leases/``, so it
+ends with its holder.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from perdure.model.errors import NotFound
+from perdure.model.errors import NotFound, Refused
 from perdure.storage.contract import (
     Buffer,
     Capabilities,
+    Lease,
+    LeaseInfo,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
@@ -39,6 +42,7 @@ from perdure.storage.contract import (
 __all__ = ["LocalStorage"]
 
 _TEMPORARY = "tmp"
+_LEASES = "leases"
 
 
 def _translated(error: OSError, what: str) -> StorageFailed | StorageFull | StorageReadOnly:
@@ -103,6 +107,16 @@ class _StagedFile:
             self.close()
 
 
+class _LeaseFile(_StagedFile):
+    """A lease: a temporary file that its living holder has locked; nothing is ever written to it."""
+
+    def renew(self) -> None:
+        """The lock says it all."""
+
+    def release(self) -> None:
+        self.discard()
+
+
 class LocalStorage:
     """Objects as files below a root directory."""
 
@@ -139,7 +153,7 @@ class LocalStorage:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(local=True)
+        return Capabilities(local=True, liveness=True)
 
     # --- writing ---
 
@@ -172,14 +186,44 @@ class LocalStorage:
         staged.write(*buffers)
         self.commit(staged, name)
 
-    def delete(self, name: str) -> None:
-        path = self._path(name)
+    def delete(self, *names: str) -> None:
+        directories: set[Path] = set()
+        for path in map(self._path, names):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _translated(error, f"cannot remove {path}") from error
+            directories.add(path.parent)
+        for directory in sorted(directories):
+            if directory.is_dir():
+                self._sync_directory(directory)
+
+    def retain(self, name: str, until_ns: int) -> None:
+        raise Refused(
+            f"{name} cannot be locked until {until_ns}: a local directory has no immutability",
+            code="no-immutability",
+            hint="keep a second copy on an object store with object lock",
+        )
+
+    # --- leases ---
+
+    def lease(self, name: str) -> Lease:
+        directory = self.root / _TEMPORARY / _LEASES
         try:
-            path.unlink(missing_ok=True)
+            self._make_directory(directory)
         except OSError as error:
-            raise _translated(error, f"cannot remove {path}") from error
-        if path.parent.is_dir():
-            self._sync_directory(path.parent)
+            raise _translated(error, f"cannot write to the pool at {self.root}") from error
+        return _LeaseFile(directory / name)
+
+    def leases(self) -> Sequence[LeaseInfo]:
+        directory = self.root / _TEMPORARY / _LEASES
+        try:
+            if not directory.is_dir():
+                return []
+            self._sweep(directory)
+            return [LeaseInfo(path.name, 0.0) for path in sorted(directory.iterdir())]
+        except OSError as error:
+            raise _translated(error, f"cannot list the leases of the pool at {self.root}") from error
 
     # --- reading ---
 
@@ -238,7 +282,8 @@ class LocalStorage:
                     yield from self._list_below(Path(entry.path), name)
             elif entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(FileNotFoundError):
-                    yield ObjectInfo(name, entry.stat(follow_symlinks=False).st_size)
+                    found_now = entry.stat(follow_symlinks=False)
+                    yield ObjectInfo(name, found_now.st_size, found_now.st_mtime_ns)
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
@@ -293,6 +338,8 @@ class LocalStorage:
     @staticmethod
     def _sweep(directory: Path) -> None:
         for left in directory.iterdir():
+            if left.name == _LEASES:
+                continue
             with contextlib.suppress(OSError):
                 fd = os.open(left, os.O_RDWR | os.O_CLOEXEC)
                 try:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from perdure.repository import keys
-from perdure.repository.pool import Pool, create_pool
+from perdure.repository.opening import create_pool
+from perdure.repository.pool import Pool
 from perdure.storage.local import LocalStorage
 
 

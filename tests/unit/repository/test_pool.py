@@ -23,7 +23,8 @@ from perdure.model.logs import MARK, LogEnd, LogSegment
 from perdure.model.points import DataSource, ImageFile, PointKind, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.repository.keys import Passphrase, RecoveryKey
-from perdure.repository.pool import Pool, create_pool, open_pool
+from perdure.repository.opening import create_pool, open_pool
+from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.local import LocalStorage
 

@@ -36,7 +36,7 @@ def create(path: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
     with Session(common) as session:
         passphrase = new_passphrase(common.passphrase_file)
 
-        from perdure.repository.pool import create_pool
+        from perdure.repository.opening import create_pool
         from perdure.storage.opening import open_storage
 
         storage = open_storage(path, create=True)
