@@ -44,11 +44,17 @@ for _name in (
     "recover",
     "browse",
     "verify",
+    "retention",
+    "prune",
+    "gc",
+    "hold",
+    "delete",
     "status",
     "completion",
 ):
     _module = _name.replace("-", "_")
     app.command(f"{_COMMANDS}.{_module}:{_module}", name=_name)
+app.command(f"{_COMMANDS}.hold:release")
 
 
 def main() -> NoReturn:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from perdure.model.positions import Position
 
-__all__ = ["DataSource", "ImageFile", "PointKind", "RecoveryPoint", "StreamRef"]
+__all__ = ["DataSource", "Hold", "ImageFile", "PointKind", "RecoveryPoint", "StreamRef"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ class RecoveryPoint:
         cause: Why it was made: ``first replica``, ``schedule``, ``tracking lost: …``.
         notes: What a person should know: entries skipped or unreadable.
         committed_ns: When the record was written.
+        inconsistent_ns: Nanoseconds for which the replica had been inconsistent, since the first replica until this
+            point; retention does not count them.
     """
 
     number: int
@@ -110,3 +112,21 @@ class RecoveryPoint:
     cause: str = ""
     notes: tuple[str, ...] = ()
     committed_ns: int = 0
+    inconsistent_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold on one recovery point.
+
+    Args:
+        source: Id of the data source.
+        number: The point's number.
+        reason: Why; may be empty.
+        since_ns: When it was placed, nanoseconds since 1970 UTC.
+    """
+
+    source: str
+    number: int
+    reason: str = ""
+    since_ns: int = 0

@@ -64,6 +64,15 @@ class Replica:
     def cause(self) -> str:
         return self.history[-1].cause if self.history else "not protected yet"
 
+    def inconsistent_ns(self, since_ns: int, until_ns: int) -> int:
+        """Nanoseconds between two moments for which the replica did not follow its source."""
+        total = 0
+        ends = [*(transition.time_ns for transition in self.history[1:]), until_ns]
+        for transition, end_ns in zip(self.history, ends, strict=False):
+            if transition.state in (ReplicaState.INCONSISTENT, ReplicaState.MISSING):
+                total += max(0, min(end_ns, until_ns) - max(transition.time_ns, since_ns))
+        return total
+
     def to(self, state: ReplicaState, cause: str, time_ns: int) -> Replica:
         """Change state.
 

@@ -94,6 +94,7 @@ def _walk(
             read=scan.read,
             cause=cause,
             notes=scan.notes,
+            inconsistent_ns=protected.inconsistent_ns(newest),
         )
         return capture.commit(draft), scan
     except SourceUnusable as error:

@@ -224,11 +224,19 @@ class LiveSource:
             cause = f"tracking lost: {lost}"
             self.protected.note_state(ReplicaState.VERIFYING, cause)
         vault, source = self.protected.vault, self.protected.source.id
+        inconsistent_ns = self.protected.inconsistent_ns(previous)
         base = self._base(previous) if previous is not None and not lost else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
             stored = self._beside(
                 lambda report: store_image(
-                    vault, source, image, previous, find=by_tracking(vault, report), cause=cause, progress=report
+                    vault,
+                    source,
+                    image,
+                    previous,
+                    find=by_tracking(vault, report),
+                    cause=cause,
+                    inconsistent_ns=inconsistent_ns,
+                    progress=report,
                 ),
                 progress,
                 meanwhile,
@@ -272,6 +280,7 @@ class LiveSource:
                 point,
                 find=by_tracking(vault, progress),
                 cause="consistency check",
+                inconsistent_ns=self.protected.inconsistent_ns(point),
                 progress=progress,
             ).point
             read += point.read
@@ -282,7 +291,14 @@ class LiveSource:
             return Checked(found, sizes, None, read)
         cause = f"consistency check repaired {pages} pages"
         repair = store_image(
-            vault, source, image, point, find=lambda reader, _: found[reader.name], cause=cause, progress=progress
+            vault,
+            source,
+            image,
+            point,
+            find=lambda reader, _: found[reader.name],
+            cause=cause,
+            inconsistent_ns=self.protected.inconsistent_ns(point),
+            progress=progress,
         )
         return Checked(found, sizes, repair.point, read)
 

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from perdure.model.errors import BadInput, SourceUnusable
-from perdure.model.points import DataSource
+from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.replica import Replica, ReplicaState
 from perdure.protection.home import Home
 from perdure.protection.vault import Vault
@@ -45,6 +45,16 @@ class Protected:
     def replica(self) -> Replica:
         """The replica's state now."""
         return self.home.replica(self.source.id)
+
+    def inconsistent_ns(self, previous: RecoveryPoint | None) -> int:
+        """Nanoseconds for which the replica was inconsistent, from the first replica until now.
+
+        Args:
+            previous: The point before; it knows the time up to when it was committed.
+        """
+        if previous is None:
+            return 0
+        return previous.inconsistent_ns + self.replica.inconsistent_ns(previous.committed_ns, time.time_ns())
 
     def note_state(self, state: ReplicaState, cause: str) -> None:
         """Bring the replica to a state, through those that have to lie between."""

@@ -80,6 +80,7 @@ def store_image(
     *,
     find: FindPages,
     cause: str,
+    inconsistent_ns: int,
     progress: Progress,
 ) -> Stored:
     """Store what an image adds to the one before and commit the record.
@@ -91,6 +92,7 @@ def store_image(
         previous: The record that it builds on; ``None``: everything is stored.
         find: Which pages of a file that ``previous`` has are to be stored.
         cause: Why the point is made; when pages had to be found by comparing, that is added.
+        inconsistent_ns: Nanoseconds for which the replica had been inconsistent up to now.
         progress: Told of the bytes.
     """
     before = {file.name: file for file in previous.files} if previous is not None else {}
@@ -124,6 +126,7 @@ def store_image(
             changed=changed,
             read=read,
             cause=_with_comparison(cause, found),
+            inconsistent_ns=inconsistent_ns,
         )
         return Stored(capture.commit(draft), found)
     except BaseException:

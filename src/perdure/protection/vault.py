@@ -11,8 +11,9 @@ from typing import Protocol
 
 from perdure.model.extents import ExtentMap
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
+from perdure.model.retention import RetentionPolicy
 
 __all__ = ["Capture", "Vault"]
 
@@ -55,6 +56,30 @@ class Vault(Protocol):
     def points(self, source: str) -> list[RecoveryPoint]:
         """All recovery-point records of a source id, oldest first."""
         ...
+
+    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+        """Delete records, all or (refusing the newest and held ones) none."""
+        ...
+
+    def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
+        """Delete log, in the order given."""
+        ...
+
+    def holds(self, source: str) -> list[Hold]: ...
+
+    def hold(self, hold: Hold) -> None:
+        """Keep a point from being deleted."""
+        ...
+
+    def release(self, source: str, number: int) -> None:
+        """End a hold."""
+        ...
+
+    def policy(self, source: str) -> RetentionPolicy:
+        """A source's retention policy; one that deletes nothing if none was set."""
+        ...
+
+    def set_policy(self, source: str, policy: RetentionPolicy) -> None: ...
 
     def spans(self, source: str) -> list[LogSpan]:
         """All stored log segments of a source id, in position order, from the pool's listing."""

@@ -10,6 +10,7 @@ from perdure.model.errors import Refused
 from perdure.model.extents import ExtentMap
 from perdure.model.points import RecoveryPoint, StreamRef
 from perdure.repository.chunks import ChunkWriter
+from perdure.repository.leases import CaptureLease
 from perdure.repository.maps import encode_map
 from perdure.storage.contract import Buffer, ObjectExists
 
@@ -23,23 +24,34 @@ class PoolCapture:
     """Puts chunks, then commits the record. Nothing is visible before :meth:`commit` has returned."""
 
     def __init__(
-        self, chunks: ChunkWriter, next_number: Callable[[], int], write: Callable[[RecoveryPoint], int]
+        self, chunks: ChunkWriter, number: int, write: Callable[[RecoveryPoint], int], lease: CaptureLease
     ) -> None:
+        """Begin.
+
+        Args:
+            chunks: Stores the chunks.
+            number: The record's number. It is fixed from the beginning: if somebody else commits it meanwhile, what
+                this capture builds on may be older than what garbage collection knows, and its commit is refused.
+            write: Writes the record.
+            lease: Shows garbage collection that this capture is under way.
+        """
         self._chunks = chunks
-        self._next_number = next_number
+        self._number = number
         self._write = write
+        self._lease = lease
 
     @property
     def stored(self) -> int:
         return self._chunks.stored
 
     def put(self, data: Buffer) -> bytes:
+        self._lease.renew_if_due()
         return self._chunks.put(data)
 
     def put_stream(self, data: bytes) -> StreamRef:
         view = memoryview(data)
         pieces = [view[at : at + _PIECE] for at in range(0, len(view), _PIECE)]
-        return StreamRef(tuple(self._chunks.put(piece) for piece in pieces), len(data))
+        return StreamRef(tuple(self.put(piece) for piece in pieces), len(data))
 
     def put_map(self, extents: ExtentMap) -> StreamRef:
         return self.put_stream(encode_map(extents))
@@ -48,10 +60,11 @@ class PoolCapture:
         """Write order: packs, barrier, record.
 
         Raises:
-            Refused: Another process committed a point of this source meanwhile.
+            Refused: Another process committed a point of this source meanwhile, or this one stood still for too long.
         """
         self._chunks.make_durable()
-        point = replace(draft, number=self._next_number(), stored=self.stored, committed_ns=time.time_ns())
+        self._lease.check()
+        point = replace(draft, number=self._number, stored=self.stored, committed_ns=time.time_ns())
         try:
             self._write(point)
         except ObjectExists as error:
@@ -60,7 +73,9 @@ class PoolCapture:
                 code="point-exists",
                 hint="only one perdure process may protect a source; run the command again",
             ) from error
+        self._lease.release()
         return point
 
     def abort(self) -> None:
         self._chunks.discard()
+        self._lease.release()

@@ -82,6 +82,11 @@ class Kind(IntEnum):
     LOG = 2
     POINT = 3
     SOURCE = 4
+    CONDEMNED = 5
+    HOLD = 6
+    POLICY = 7
+    CHECK = 8
+    BUNDLE = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perdure.model.errors import BadInput, Damaged, Refused
+from perdure.model.errors import BadInput, Damaged, NotFound, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
+from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
 from perdure.repository.chunks import ChunkReader, ChunkWriter
 from perdure.repository.descriptor import Descriptor
+from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
+from perdure.repository.leases import take_lease
 from perdure.repository.maps import decode_map
-from perdure.repository.packs import FOOTER_ROW, pack_id, read_pack_index, salvage_pack_index
-from perdure.storage.contract import Buffer, ObjectMissing, Storage
+from perdure.repository.matching import MatchedIndex
+from perdure.repository.policies import read_policy, write_policy
+from perdure.storage.contract import Buffer, ObjectExists, ObjectMissing, Storage
 
 _Read = TypeVar("_Read")
 
@@ -55,6 +55,10 @@ class Pool:
         keys: Its keys.
         descriptor: What it says of itself.
         cache_dir: Where the local index is cached.
+
+    Attributes:
+        damage: What was found damaged while it was used.
+        matched: The chunk index and what is condemned.
     """
 
     def __init__(self, storage: Storage, keys: KeyRing, descriptor: Descriptor, cache_dir: Path) -> None:
@@ -63,8 +67,8 @@ class Pool:
         self.descriptor = descriptor
         self.damage: list[Damaged] = []
         self._index = ChunkIndex(cache_dir / "index")
-        self._matched = False
-        self._reader = ChunkReader(storage, keys, self._index)
+        self.matched = MatchedIndex(storage, keys, self._index, self.damage.append)
+        self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
 
@@ -136,17 +140,86 @@ class Pool:
         return found
 
     def capture(self, source: str) -> PoolCapture:
-        def next_number() -> int:
-            numbers = [records.point_number(listed.name) or 0 for listed in self.storage.list(f"points/{source}")]
-            return max(numbers, default=0) + 1
-
         def write(point: RecoveryPoint) -> int:
             size = records.write_point(self.storage, self.keys, point)
             if point.position is not None:
                 self._tails.pop(source, None)
             return size
 
-        return PoolCapture(ChunkWriter(self.storage, self.keys, self.index), next_number, write)
+        lease = take_lease(self.storage)
+        try:
+            self.matched.heed_condemned()
+            number = max(self._numbers(source), default=0) + 1
+        except BaseException:
+            lease.release()
+            raise
+        return PoolCapture(ChunkWriter(self.storage, self.keys, self.index), number, write, lease)
+
+    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+        """Delete records; what only they needed is collected later.
+
+        Raises:
+            Refused: One is the source's newest point, or held; nothing was deleted.
+        """
+        newest = max(self._numbers(source), default=0)
+        held = {hold.number for hold in self.holds(source)}
+        for number in numbers:
+            if number == newest or number in held:
+                why = "held; release it first" if number in held else "the newest point of its source"
+                raise Refused(
+                    f"recovery point {number} is not deleted: it is {why}; nothing was deleted",
+                    code="point-held" if number in held else "newest-point",
+                    hint="perdure release NAME#NUMBER releases a hold" if number in held else "make a newer one first",
+                )
+        # Oldest first, so that a crash leaves what is younger.
+        self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
+        for number in numbers:
+            self._points.pop(records.point_name(source, number), None)
+
+    def _numbers(self, source: str) -> list[int]:
+        found = (records.point_number(listed.name) for listed in self.storage.list(f"points/{source}"))
+        return [number for number in found if number is not None]
+
+    # --- what stays ---
+
+    def holds(self, source: str) -> list[Hold]:
+        return list_holds(self.storage, self.keys, source)
+
+    def hold(self, hold: Hold) -> None:
+        """Keep a point from being deleted.
+
+        Raises:
+            NotFound: There is no such point.
+            Refused: It is held already.
+        """
+        if hold.number not in self._numbers(hold.source):
+            raise NotFound(
+                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
+            )
+        try:
+            write_hold(self.storage, self.keys, hold)
+        except ObjectExists as error:
+            raise Refused(
+                f"recovery point {hold.number} is held already",
+                code="already-held",
+                hint="release it first to hold it for another reason",
+            ) from error
+
+    def release(self, source: str, number: int) -> None:
+        """End a hold.
+
+        Raises:
+            NotFound: The point is not held.
+        """
+        if number not in {hold.number for hold in self.holds(source)}:
+            raise NotFound(f"recovery point {number} is not held", code="not-held", hint="see: perdure points NAME")
+        self.storage.delete(hold_name(source, number))
+
+    def policy(self, source: str) -> RetentionPolicy:
+        return read_policy(self.storage, self.keys, source) or RetentionPolicy()
+
+    def set_policy(self, source: str, policy: RetentionPolicy) -> None:
+        write_policy(self.storage, self.keys, source, policy)
 
     # --- log ---
 
@@ -183,6 +256,9 @@ class Pool:
         self._tails[source] = segment.last
         return span
 
+    def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
+        self.storage.delete(*(_of(source, span).name for span in spans))
+
     def log_end(self, source: str) -> LogEnd | None:
         spans, points = self.spans(source), self.points(source)
         images = [point for point in points if point.position is not None]
@@ -217,11 +293,7 @@ class Pool:
     @property
     def index(self) -> ChunkIndex:
         """The chunk index, matched with the pool's packs at first use."""
-        if not self._matched:
-            packs = ((pack_id(listed.name), listed.size) for listed in self.storage.list("packs"))
-            self._index.match([(pack, size) for pack, size in packs if pack is not None], self._read_pack_index)
-            self._matched = True
-        return self._index
+        return self.matched.index
 
     def image_map(self, file: ImageFile) -> ExtentMap:
         base, *deltas = (decode_map(self.read_stream(ref)) for ref in (file.base, *file.deltas))
@@ -250,15 +322,6 @@ class Pool:
     def _matched_reader(self) -> ChunkReader:
         _ = self.index
         return self._reader
-
-    def _read_pack_index(self, pack: bytes, size: int) -> NDArray[np.void]:
-        try:
-            return read_pack_index(self.storage, self.keys, pack, size)
-        except Damaged as error:
-            self.damage.append(error)
-        with contextlib.suppress(Damaged):
-            return salvage_pack_index(self.storage, self.keys, pack, size)
-        return np.empty(0, dtype=FOOTER_ROW)
 
     def _noting_damage(self, read: Callable[[], _Read]) -> _Read | None:
         try:

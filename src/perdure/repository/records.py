@@ -8,11 +8,10 @@ A source descriptor is ``sources/SOURCE``, with a twin ``sources/SOURCE.copy`` t
 
 from __future__ import annotations
 
-import msgspec
-
 from perdure.model.errors import Damaged
 from perdure.model.points import DataSource, RecoveryPoint
-from perdure.repository.container import Kind, create_sealed, read_sealed
+from perdure.repository.container import Kind
+from perdure.repository.documents import numbered, read_document, write_document
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import Storage
 
@@ -26,8 +25,7 @@ def point_name(source: str, number: int) -> str:
 
 def point_number(name: str) -> int | None:
     """The number in a record's object name, or ``None`` if it is not one."""
-    text = name.rsplit("/", 1)[-1]
-    return int(text) if len(text) == 8 and text.isdecimal() and text.isascii() else None
+    return numbered(name)
 
 
 def source_name(source: str) -> str:
@@ -41,8 +39,7 @@ def write_point(storage: Storage, keys: KeyRing, point: RecoveryPoint) -> int:
     Raises:
         ObjectExists: This number is taken.
     """
-    name = point_name(point.source, point.number)
-    return create_sealed(storage, name, Kind.POINT, keys, msgspec.msgpack.encode(point))
+    return write_document(storage, keys, point_name(point.source, point.number), Kind.POINT, point)
 
 
 def read_point(storage: Storage, keys: KeyRing, name: str) -> RecoveryPoint:
@@ -51,10 +48,7 @@ def read_point(storage: Storage, keys: KeyRing, name: str) -> RecoveryPoint:
     Raises:
         Damaged: It is not what was written, or lies under another's name.
     """
-    try:
-        point = msgspec.msgpack.decode(read_sealed(storage, name, Kind.POINT, keys), type=RecoveryPoint)
-    except msgspec.MsgspecError as error:
-        raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
+    point = read_document(storage, keys, name, Kind.POINT, RecoveryPoint)
     if point_name(point.source, point.number) != name:
         raise Damaged(f"{name} is damaged: it is the record of another point", code="damaged-object")
     return point
@@ -62,9 +56,8 @@ def read_point(storage: Storage, keys: KeyRing, name: str) -> RecoveryPoint:
 
 def write_source(storage: Storage, keys: KeyRing, source: DataSource) -> None:
     """Register a source; durable on return."""
-    data = msgspec.msgpack.encode(source)
-    create_sealed(storage, source_name(source.id) + ".copy", Kind.SOURCE, keys, data)
-    create_sealed(storage, source_name(source.id), Kind.SOURCE, keys, data)
+    write_document(storage, keys, source_name(source.id) + ".copy", Kind.SOURCE, source)
+    write_document(storage, keys, source_name(source.id), Kind.SOURCE, source)
 
 
 def read_source(storage: Storage, keys: KeyRing, name: str) -> DataSource:
@@ -73,10 +66,7 @@ def read_source(storage: Storage, keys: KeyRing, name: str) -> DataSource:
     Raises:
         Damaged: It is not what was written, or lies under another's name.
     """
-    try:
-        source = msgspec.msgpack.decode(read_sealed(storage, name, Kind.SOURCE, keys), type=DataSource)
-    except msgspec.MsgspecError as error:
-        raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
+    source = read_document(storage, keys, name, Kind.SOURCE, DataSource)
     if source_name(source.id) != name.removesuffix(".copy"):
         raise Damaged(f"{name} is damaged: it describes another source", code="damaged-object")
     return source

@@ -12,8 +12,9 @@ from blake3 import blake3
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
+from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.protection.parallel import for_each_number
 
@@ -57,7 +58,12 @@ class MemoryCapture:
         self._vault.refuse_if_full()
         with self._vault.guard:
             points = self._vault.records.setdefault(self._source, [])
-            point = replace(draft, number=len(points) + 1, stored=self.stored, committed_ns=time.time_ns())
+            point = replace(
+                draft,
+                number=max((other.number for other in points), default=0) + 1,
+                stored=self.stored,
+                committed_ns=time.time_ns(),
+            )
             points.append(point)
         return point
 
@@ -83,6 +89,8 @@ class MemoryVault:
         self.records: dict[str, list[RecoveryPoint]] = {}
         self.logs: dict[str, list[tuple[StoredSegment, list[bytes]]]] = {}
         self.registered: dict[str, DataSource] = {}
+        self.held: dict[tuple[str, int], Hold] = {}
+        self.policies: dict[str, RetentionPolicy] = {}
         self.decoded = 0
         self.guard = threading.RLock()
 
@@ -108,7 +116,40 @@ class MemoryVault:
     def capture(self, source: str) -> MemoryCapture:
         return MemoryCapture(self, source)
 
+    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+        with self.guard:
+            points = self.records.get(source, [])
+            kept = {points[-1].number, *(hold.number for hold in self.holds(source))} if points else set()
+            if kept.intersection(numbers):
+                raise Refused("the newest point and held ones are not deleted", code="newest-point")
+            self.records[source] = [point for point in points if point.number not in numbers]
+
+    def holds(self, source: str) -> list[Hold]:
+        with self.guard:
+            return [hold for hold in self.held.values() if hold.source == source]
+
+    def hold(self, hold: Hold) -> None:
+        with self.guard:
+            self.held[hold.source, hold.number] = hold
+
+    def release(self, source: str, number: int) -> None:
+        with self.guard:
+            del self.held[source, number]
+
+    def policy(self, source: str) -> RetentionPolicy:
+        with self.guard:
+            return self.policies.get(source, RetentionPolicy())
+
+    def set_policy(self, source: str, policy: RetentionPolicy) -> None:
+        with self.guard:
+            self.policies[source] = policy
+
     # --- log -------------------------------------------------------------------------------------
+
+    def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
+        names = {span.name for span in spans}
+        with self.guard:
+            self.logs[source] = [pair for pair in self.logs.get(source, []) if pair[0].span.name not in names]
 
     def spans(self, source: str) -> list[LogSpan]:
         with self.guard:

@@ -1,0 +1,86 @@
+"""Condemned lists: the packs that a garbage collection means to delete, published before it deletes them.
+
+``gc/NNNNNNNN`` is a sealed document; numbers count up from 1 and each is given once (create-if-absent), so that all
+lists are in one order and whoever publishes has seen every earlier one. A list without packs is a marker: it stays
+as the highest number when the lists before it were carried out and removed, so that a process can tell from the
+numbers alone that it missed something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from perdure.model.errors import Damaged
+from perdure.repository.container import Kind
+from perdure.repository.documents import numbered, read_document, write_document
+from perdure.repository.keys import KeyRing
+from perdure.storage.contract import Storage
+
+__all__ = ["CondemnedList", "condemned_numbers", "publish_condemned", "read_condemned"]
+
+_PREFIX = "gc"
+_PACK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    packs: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CondemnedList:
+    """One list.
+
+    Args:
+        number: Its place in the order of all lists.
+        packs: Pack ids; empty for a marker.
+        published_ns: When, by the storage's clock.
+    """
+
+    number: int
+    packs: frozenset[bytes]
+    published_ns: int = 0
+
+    @property
+    def name(self) -> str:
+        return _name(self.number)
+
+
+def _name(number: int) -> str:
+    return f"{_PREFIX}/{number:08d}"
+
+
+def condemned_numbers(storage: Storage) -> dict[int, int]:
+    """The numbers of all lists, ascending, each with the moment of its publication by the storage's clock."""
+    found = {}
+    for listed in storage.list(_PREFIX):
+        number = numbered(listed.name)
+        if number is not None:
+            found[number] = listed.modified_ns
+    return found
+
+
+def read_condemned(storage: Storage, keys: KeyRing, number: int, published_ns: int = 0) -> CondemnedList:
+    """Read a list.
+
+    Raises:
+        Damaged: It is not what was written.
+        ObjectMissing: It was carried out and removed meanwhile.
+    """
+    stored = read_document(storage, keys, _name(number), Kind.CONDEMNED, _Stored)
+    if len(stored.packs) % _PACK:
+        raise Damaged(f"{_name(number)} is damaged: it holds half a pack id", code="damaged-object")
+    packs = frozenset(stored.packs[at : at + _PACK] for at in range(0, len(stored.packs), _PACK))
+    return CondemnedList(number, packs, published_ns)
+
+
+def publish_condemned(storage: Storage, keys: KeyRing, number: int, packs: Iterable[bytes]) -> CondemnedList:
+    """Publish a list; durable and seen by everybody on return.
+
+    Raises:
+        ObjectExists: Another process published this number: what it condemned has to be looked at first.
+    """
+    listed = sorted(packs)
+    write_document(storage, keys, _name(number), Kind.CONDEMNED, _Stored(b"".join(listed)))
+    return CondemnedList(number, frozenset(listed))

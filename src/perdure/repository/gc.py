@@ -1,0 +1,347 @@
+"""Garbage collection: two phases with a grace period, safe beside captures of other processes.
+
+*Condemn*: mark what the records need; publish the packs that hold nothing of it as a condemned list; copy what is
+needed out of packs that are mostly garbage, and condemn those too. *Sweep*, when the grace period of a list is over
+and no capture that may not know the list is at work: mark again without any condemned pack; pardon a condemned pack
+that holds something needed that lies nowhere else; delete the others; remove the list.
+
+Who excludes whom
+-----------------
+
+=====================  ============================  =========================================================
+beside …               condemn                       sweep
+=====================  ============================  =========================================================
+capture                its new packs may be          waits for it, if its lease is older than the list; then
+                       condemned; the sweep pardons  its record is in the second mark. A younger lease knows
+                       them                          the list and reuses nothing from it
+capture that builds    the point's chunks are live   the point is the newest, which is never deleted. If
+on an earlier point    as long as the point is       somebody else commits meanwhile, the capture's number is
+                                                     taken and its commit refused
+deleting of points     what is deleted later is      the second mark sees more garbage than the list names,
+                       condemned by the next run     which is left for the next run
+second condemn         numbers are given once:       the second mark leaves out the packs of every list, so
+                       whoever is later finds its    two lists cannot each rely on a copy in the other's packs
+                       number taken and marks again
+second sweep           as above                      both delete the same packs; deleting twice does nothing
+recovery, verify       nothing is deleted            a chunk that was repacked is found after the reader has
+                                                     matched its index again; a point that is deleted while it
+                                                     is read fails loudly
+append of log          log names no chunks           log names no chunks
+damage                 a record, map or listing that cannot be read stops both phases: what it needs is unknown
+kill -9, power cut     packs copied twice, of which  the list is still there, and the next sweep goes on
+                       the next run condemns one
+a process that stood   its lease runs out after 24 h where the storage cannot tell whether it lives; it refuses
+still                  to commit after 12 h
+=====================  ============================  =========================================================
+
+What remains: on a storage without liveness a process that stands still for more than 12 hours exactly between its
+last look at the clock and the write of its record. Verification finds the damage that this would do.
+
+Memory: a bitmap of one byte per chunk, the index (mapped), one map or listing at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perdure.repository.condemned import CondemnedList, publish_condemned
+from perdure.repository.index_snapshot import IndexSnapshot, PackUse
+from perdure.repository.leases import blocking_leases
+from perdure.repository.marking import blocked, mark
+from perdure.repository.packs import pack_name
+from perdure.repository.pool import Pool
+from perdure.repository.repack import Thin, repack
+from perdure.storage.contract import ObjectExists, ObjectLocked
+
+__all__ = ["GRACE_S", "REPACK_BELOW", "Collection", "Survey", "collect_garbage", "survey"]
+
+GRACE_S = 24 * 3600.0
+"""Seconds between condemning and deleting."""
+
+REPACK_BELOW = 0.5
+"""A pack of which less than this share is needed is repacked."""
+
+_SMALL = 4 << 20
+_MANY_SMALL = 64
+_AT_ONCE = 1000
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How much of a pool's packs its points need.
+
+    Args:
+        points: Points that were looked at.
+        packs: Packs that are not condemned.
+        stored: Bytes of their chunks.
+        live: Bytes of those that are needed.
+        dead: Ids of packs of which nothing is needed.
+        dead_bytes: Bytes of these packs.
+        thin: Packs that are worth repacking.
+    """
+
+    points: int
+    packs: int
+    stored: int
+    live: int
+    dead: frozenset[bytes]
+    dead_bytes: int
+    thin: tuple[Thin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a run did.
+
+    Args:
+        points: Points whose needs were marked; 0 if no mark was made.
+        condemned: Packs condemned by this run.
+        condemned_bytes: Their bytes.
+        repacked: How many of them were repacked.
+        written: Bytes that repacking wrote.
+        deleted: Packs deleted.
+        deleted_bytes: Their bytes.
+        pardoned: Condemned packs that turned out to be needed.
+        locked: Packs that the storage does not let go of yet.
+        waiting: Lists that wait, with the reason.
+        notes: What a person should know.
+    """
+
+    points: int = 0
+    condemned: int = 0
+    condemned_bytes: int = 0
+    repacked: int = 0
+    written: int = 0
+    deleted: int = 0
+    deleted_bytes: int = 0
+    pardoned: int = 0
+    locked: int = 0
+    waiting: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Run:
+    """The counts so far."""
+
+    pool: Pool
+    progress: Progress
+    counts: dict[str, int] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, **more: int) -> None:
+        for name, value in more.items():
+            self.counts[name] = self.counts.get(name, 0) + value
+
+
+def collect_garbage(
+    pool: Pool,
+    *,
+    grace_s: float = GRACE_S,
+    repack_below: float = REPACK_BELOW,
+    progress: Progress = lambda _: None,
+) -> Collection:
+    """Carry out the lists whose time has come, then condemn what is garbage now.
+
+    Args:
+        pool: The pool.
+        grace_s: Seconds between condemning and deleting; with 0 this run also deletes what it condemns, unless
+            captures are at work.
+        repack_below: Share of a pack that must be needed for it to be left alone.
+        progress: Told 1 for every point that was looked at.
+
+    Raises:
+        Refused: Something cannot be read, so that it is not known what is needed (``collection-blocked``).
+    """
+    run = _Run(pool, progress)
+    _sweep(run, grace_s)
+    while not _condemn(run, repack_below):
+        run.notes.append("another process condemned packs at the same time; everything was looked at again")
+    if grace_s <= 0:
+        run.waiting.clear()
+        _sweep(run, grace_s)
+    return Collection(**run.counts, waiting=tuple(run.waiting), notes=tuple(run.notes))
+
+
+def survey(pool: Pool, *, repack_below: float = REPACK_BELOW, progress: Progress = lambda _: None) -> Survey:
+    """Find out how much of a pool's packs is needed; changes nothing.
+
+    Raises:
+        Refused: As :func:`collect_garbage`.
+    """
+    pool.matched.refresh()
+    snapshot = pool.index.snapshot()
+    marks = mark(pool, snapshot, progress)
+    _only_elsewhere(pool, marks.elsewhere)
+    return _surveyed(snapshot, marks.live, marks.points, repack_below)
+
+
+# --- condemning --------------------------------------------------------------------------------------
+
+
+def _condemn(run: _Run, repack_below: float) -> bool:
+    """Condemn what is garbage; false when another process was faster and everything has to be looked at again."""
+    pool = run.pool
+    number = max(pool.matched.heed_condemned(), default=0) + 1
+    use = survey(pool, repack_below=repack_below, progress=run.progress)
+    run.counts["points"] = use.points
+    try:
+        if use.dead:
+            publish_condemned(pool.storage, pool.keys, number, use.dead)
+            number += 1
+            run.count(condemned=len(use.dead), condemned_bytes=use.dead_bytes)
+        sizes = {each.pack: each.size for each in use.thin}
+        for batch in repack(pool, use.thin):
+            run.notes.extend(f"not repacked: {error.message}" for error in batch.damaged)
+            if not batch.packs:
+                continue
+            publish_condemned(pool.storage, pool.keys, number, batch.packs)
+            number += 1
+            size = sum(sizes[pack] for pack in batch.packs)
+            run.count(
+                condemned=len(batch.packs), condemned_bytes=size, repacked=len(batch.packs), written=batch.written
+            )
+    except ObjectExists:
+        return False
+    finally:
+        pool.matched.heed_condemned()
+    return True
+
+
+def _surveyed(snapshot: IndexSnapshot, live: NDArray[np.bool_], points: int, repack_below: float) -> Survey:
+    use = snapshot.per_pack(live)
+    dead = ~use.condemned & (use.live_chunks == 0)
+    rest = ~use.condemned & ~dead
+    thin = rest & (use.live_stored < repack_below * use.stored)
+    small = rest & (use.stored < _SMALL)
+    if int(small.sum()) >= _MANY_SMALL:
+        thin |= small
+    return Survey(
+        points=points,
+        packs=int((~use.condemned).sum()),
+        stored=int(use.stored[~use.condemned].sum()),
+        live=int(use.live_stored.sum()),
+        dead=frozenset(pack.tobytes() for pack in use.packs[dead]),
+        dead_bytes=int(use.sizes[dead].sum()),
+        thin=tuple(_thin_packs(snapshot, live, use, np.flatnonzero(thin))),
+    )
+
+
+def _thin_packs(
+    snapshot: IndexSnapshot, live: NDArray[np.bool_], use: PackUse, thin: NDArray[np.intp]
+) -> Iterator[Thin]:
+    """Thin packs with their needed chunks in the order in which they lie."""
+    rows = np.flatnonzero(live)
+    rows = rows[np.isin(snapshot.pack_of_row(rows), thin)]
+    places = snapshot.places(rows)
+    rows = rows[np.lexsort((places.offset, places.pack))]
+    ends = np.cumsum(use.live_chunks[thin])
+    for number, end in zip(thin.tolist(), ends.tolist(), strict=True):
+        chunks = snapshot.ids(rows[end - int(use.live_chunks[number]) : end])
+        yield Thin(use.packs[number].tobytes(), [chunk.tobytes() for chunk in chunks], int(use.sizes[number]))
+
+
+# --- sweeping ----------------------------------------------------------------------------------------
+
+
+def _sweep(run: _Run, grace_s: float) -> None:
+    """Carry out every list whose grace period is over and that no capture stands in the way of."""
+    pool = run.pool
+    lists = pool.matched.heed_condemned()
+    due = [each for each in lists.values() if _is_due(run, each, grace_s)]
+    if not any(each.packs for each in due):
+        return
+    # The leases were looked at before; every capture that could rely on these packs has committed or given up.
+    pool.matched.refresh()
+    snapshot = pool.index.snapshot()
+    marks = mark(pool, snapshot, run.progress)
+    needed = _only_elsewhere(pool, marks.elsewhere)
+    condemned = frozenset[bytes]().union(*(each.packs for each in due))
+    run.count(pardoned=len(condemned & needed))
+    use = snapshot.per_pack(marks.live)
+    sizes = {
+        pack.tobytes(): int(size) for pack, size in zip(use.packs[use.condemned], use.sizes[use.condemned], strict=True)
+    }
+    _delete(run, {pack: size for pack, size in sizes.items() if pack in condemned - needed})
+    _remove_lists(pool, due, highest=max(lists))
+
+
+def _only_elsewhere(pool: Pool, elsewhere: Iterable[bytes]) -> frozenset[bytes]:
+    """The condemned packs that hold what is needed and lies in no other pack.
+
+    What a snapshot did not have may also lie in a pack that is younger than it.
+
+    Raises:
+        Refused: Something lies nowhere.
+    """
+    if any(pool.index.find(chunk) is None for chunk in elsewhere):
+        pool.matched.refresh()
+    packs: set[bytes] = set()
+    for chunk in elsewhere:
+        places = pool.index.find_all(chunk)
+        if not places:
+            raise blocked(f"chunk {chunk.hex()[:16]} is missing")
+        if not pool.index.has(chunk):
+            packs.update(place.pack for place in places)
+    return frozenset(packs)
+
+
+def _is_due(run: _Run, condemned: CondemnedList, grace_s: float) -> bool:
+    if not condemned.packs:
+        return True
+    left_s = grace_s - (time.time_ns() - condemned.published_ns) / 1e9
+    if left_s > 0:
+        run.waiting.append(f"{len(condemned.packs)} packs wait for {left_s / 3600:.1f} h of their grace period")
+        return False
+    blocking = blocking_leases(run.pool.storage, condemned.number)
+    if blocking:
+        run.waiting.append(f"{len(condemned.packs)} packs wait for captures at work: {', '.join(blocking[:3])}")
+        return False
+    return True
+
+
+def _delete(run: _Run, doomed: Mapping[bytes, int]) -> None:
+    """Delete packs, given with their sizes."""
+    ordered = sorted(doomed)
+    for at in range(0, len(ordered), _AT_ONCE):
+        gone = _deleted(run, ordered[at : at + _AT_ONCE])
+        run.pool.index.forget(gone)
+        run.count(deleted=len(gone), deleted_bytes=sum(doomed[pack] for pack in gone))
+
+
+def _deleted(run: _Run, packs: list[bytes]) -> list[bytes]:
+    storage = run.pool.storage
+    try:
+        storage.delete(*map(pack_name, packs))
+        return packs
+    except ObjectLocked:
+        gone = []
+        for pack in packs:
+            try:
+                storage.delete(pack_name(pack))
+                gone.append(pack)
+            except ObjectLocked:
+                run.count(locked=1)
+        return gone
+
+
+def _remove_lists(pool: Pool, done: list[CondemnedList], *, highest: int) -> None:
+    """Remove lists that were carried out; the highest number must stay taken, so a marker goes before it."""
+    if any(each.number == highest for each in done):
+        if next(each for each in done if each.number == highest).packs:
+            # Taken by somebody else is as good.
+            with contextlib.suppress(ObjectExists):
+                publish_condemned(pool.storage, pool.keys, highest + 1, ())
+        else:
+            done = [each for each in done if each.number != highest]
+    pool.storage.delete(*(each.name for each in done))
+    pool.matched.heed_condemned()
