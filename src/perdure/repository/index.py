@@ -1,35 +1,41 @@
 """The chunk index: where each chunk lies. A cache; packs are the truth.
 
-The index is a few immutable sorted segments, memory-mapped from the cache directory, and a dictionary for
-the packs of this process. Opening lists the pool's packs and mends the cache to match: packs it does not
-know are read from their footers, entries of packs that are gone are dropped. A segment that fails its
-checksum is thrown away and read again from the packs, so a damaged cache can cost time but not data.
+The index is a few immutable sorted segments, memory-mapped from the cache directory, and a dictionary for the
+packs that came last. :meth:`ChunkIndex.match` lists the pool's packs and mends the index to agree: packs it does
+not know are read from their footers, packs that are gone are forgotten. A segment that fails its checksum is
+thrown away and read again from the packs, so a damaged cache can cost time but not data.
+
+Memory is bounded: the dictionary becomes a segment in the cache directory when it is full.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import msgspec
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from perdure.model.extents import ID_SIZE
+from perdure.repository.index_cache import IndexCache
+from perdure.repository.index_listing import PackListing, each_pack_index
+from perdure.repository.index_segment import Segment, as_pack_ids, build_segment, find_packs
+from perdure.repository.index_snapshot import CONDEMNED, GONE, LIVE, IndexSnapshot
 
-__all__ = ["ChunkIndex", "ChunkPlace"]
+__all__ = ["ChunkIndex", "ChunkPlace", "IndexSnapshot"]
 
-_ROW = np.dtype(
-    [("prefix", "<u8"), ("rest", "V24"), ("pack", "<u4"), ("offset", "<u4"), ("stored", "<u4"), ("raw", "<u4")]
-)
-_MERGE_AT = 8
-"""Segments are merged when there are more; a look-up asks each of them."""
+_Rows = NDArray[np.void]
+
+_SMALL = 1 << 14
+"""Segments with fewer rows are merged whenever something is written."""
+_RATIO = 4
+"""A segment is merged with the smaller ones when it has at most this many times their rows: keeps segments few,
+and writes each row only some log4(rows) times."""
+_MOST_SEGMENTS = 24
+"""While a rebuild writes segments one after the other, they are merged when there are more: a look-up asks each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,187 +48,399 @@ class ChunkPlace:
     raw: int
 
 
-class _Segment(msgspec.Struct, frozen=True):
-    file: str
-    digest: bytes
-    packs: list[tuple[bytes, int]]
+@dataclass(frozen=True)
+class _Judged:
+    """A segment and the standing of each of its packs (one byte each)."""
+
+    segment: Segment
+    standing: bytes
+
+    def standings(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self.standing, dtype=np.uint8)
+
+    def place(self, row: int) -> ChunkPlace:
+        segment = self.segment
+        pack = segment.packs[segment.pack[row]].tobytes()
+        return ChunkPlace(pack, int(segment.offset[row]), int(segment.stored[row]), int(segment.raw[row]))
 
 
-class _Manifest(msgspec.Struct):
-    version: int
-    segments: list[_Segment]
+class _Recent:
+    """The packs that came last, in a dictionary."""
+
+    def __init__(self) -> None:
+        self.places: dict[bytes, tuple[ChunkPlace, ...]] = {}
+        self.packs: dict[bytes, tuple[int, _Rows]] = {}
+        self.rows = 0
+
+    def add(self, pack: bytes, size: int, rows: _Rows) -> None:
+        self.remove(pack)
+        for chunk, offset, stored, raw, *_ in rows.tolist():
+            self.places[chunk] = (*self.places.get(chunk, ()), ChunkPlace(pack, offset, stored, raw))
+        self.packs[pack] = (size, rows)
+        self.rows += len(rows)
+
+    def remove(self, pack: bytes) -> None:
+        _, rows = self.packs.pop(pack, (0, ()))
+        self.rows -= len(rows)
+        for row in rows:
+            chunk = row["id"].tobytes()
+            left = tuple(place for place in self.places.get(chunk, ()) if place.pack != pack)
+            if left:
+                self.places[chunk] = left
+            else:
+                self.places.pop(chunk, None)
+
+    def segment(self) -> Segment:
+        return build_segment([(pack, size, rows) for pack, (size, rows) in self.packs.items()])
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    meta: _Segment | None
-    rows: NDArray[np.void]
-    prefixes: NDArray[np.uint64]
-    packs: list[tuple[bytes, int]]
-    gone: frozenset[int]
+class _View:
+    """What a look-up sees: replaced as a whole, so a look-up needs no lock. No pack counts twice in it."""
+
+    segments: tuple[_Judged, ...]
+    recent: _Recent
+    condemned: frozenset[bytes]
+
+
+@dataclass
+class _Meanwhile:
+    """Packs that came and went while the pool was being listed; the listing may not show it."""
+
+    appeared: dict[bytes, int]
+    vanished: set[bytes]
 
 
 class ChunkIndex:
-    """Look-up by chunk id. All methods may be called from several threads."""
+    """Look-up by chunk id. All methods may be called from several threads.
 
-    def __init__(self, directory: Path) -> None:
-        """Use ``directory`` for the cache; it is made when needed."""
-        self._directory = directory
-        self._segments: list[_Loaded] = []
-        self._recent: dict[bytes, ChunkPlace] = {}
-        self._recent_packs: dict[bytes, tuple[int, NDArray[np.void]]] = {}
-        self._lock = threading.Lock()
+    Args:
+        directory: The cache; it is made when needed. Several processes may use it at once.
+        recent_rows: Chunks of the latest packs that are kept in a dictionary (some 300 bytes each).
+        batch_rows: Chunks that are read from packs before they are written to the cache (some 150 bytes each).
+    """
+
+    def __init__(self, directory: Path, *, recent_rows: int = 1 << 16, batch_rows: int = 1 << 19) -> None:
+        self._cache = IndexCache(directory)
+        self._recent_rows = recent_rows
+        self._batch_rows = batch_rows
+        self._view = _View((), _Recent(), frozenset())
+        self._meanwhile: _Meanwhile | None = None
+        self._lock = threading.RLock()  # for every change of the view; never held while something is read or written
+        self._upkeep = threading.Lock()  # for work on the cache; taken before the other
 
     def __len__(self) -> int:
-        return sum(len(segment.rows) for segment in self._segments) + len(self._recent)
+        """Chunks in all packs; one that lies in several packs counts for each."""
+        view = self._view
+        rows = (judged.segment.rows_per_pack()[judged.standings() != GONE].sum() for judged in view.segments)
+        return sum(map(int, rows)) + view.recent.rows
 
     @property
     def pack_count(self) -> int:
-        return sum(len(s.packs) - len(s.gone) for s in self._segments) + len(self._recent_packs)
+        view = self._view
+        present = (len(judged.standing) - judged.standing.count(GONE) for judged in view.segments)
+        return sum(present) + len(view.recent.packs)
+
+    # --- look-up ---
 
     def find(self, chunk: bytes) -> ChunkPlace | None:
-        """Where a chunk lies, or ``None``."""
-        place = self._recent.get(chunk)
-        if place is not None:
-            return place
-        prefix = np.uint64(int.from_bytes(chunk[:8], "little"))
-        for segment in self._segments:
-            row = int(np.searchsorted(segment.prefixes, prefix))
-            while row < len(segment.rows) and segment.prefixes[row] == prefix:
-                found = segment.rows[row]
-                if found["rest"].tobytes() == chunk[8:] and int(found["pack"]) not in segment.gone:
-                    pack = segment.packs[int(found["pack"])][0]
-                    return ChunkPlace(pack, int(found["offset"]), int(found["stored"]), int(found["raw"]))
-                row += 1
-        return None
+        """Where a chunk lies, or ``None``; outside the condemned packs if it can be."""
+        return self._found(chunk)[0]
 
-    def add_pack(self, pack: bytes, size: int, rows: NDArray[np.void]) -> None:
-        """Take in the index rows of a pack."""
+    def has(self, chunk: bytes) -> bool:
+        """Whether a chunk lies outside the condemned packs, so that a capture may rely on it."""
+        return self._found(chunk)[1]
+
+    def find_all(self, chunk: bytes) -> list[ChunkPlace]:
+        """Every copy of a chunk, those in condemned packs last."""
+        copies = sorted(_copies(self._view, chunk), key=lambda copy: (copy[0], copy[1].pack, copy[1].offset))
+        return [place for _, place in copies]
+
+    def snapshot(self) -> IndexSnapshot:
+        """The whole index as it is now, for work on many chunks at once."""
         with self._lock:
-            self._recent_packs[pack] = (size, rows)
-            for row in rows:
-                self._recent[row["id"].tobytes()] = ChunkPlace(
-                    pack, int(row["offset"]), int(row["stored"]), int(row["raw"])
-                )
+            view = self._view
+            segments = [(judged.segment, judged.standings()) for judged in view.segments]
+            if view.recent.packs:
+                recent = view.recent.segment()
+                segments.append((recent, _standing(recent, view.condemned)))
+        return IndexSnapshot(segments)
+
+    def _found(self, chunk: bytes) -> tuple[ChunkPlace | None, bool]:
+        """One copy, and whether it is outside the condemned packs."""
+        fallback = None
+        for standing, place in _copies(self._view, chunk):
+            if standing == LIVE:
+                return place, True
+            fallback = fallback or place
+        return fallback, False
+
+    # --- packs come and go ---
+
+    def add_pack(self, pack: bytes, size: int, rows: _Rows) -> None:
+        """Take in the index rows of a durable pack."""
+        with self._lock:
+            if self._meanwhile is not None:
+                self._meanwhile.appeared[pack] = size
+                self._meanwhile.vanished.discard(pack)
+            self._drop({pack})
+            self._view.recent.add(pack, size, rows)
+            full = self._view.recent.rows > self._recent_rows
+        # Whoever is busy with the cache finds the rows there too; the next pack tries again.
+        if full and self._upkeep.acquire(blocking=False):
+            try:
+                self._write_out(spilling=True)
+            finally:
+                self._upkeep.release()
+
+    def forget(self, packs: Iterable[bytes]) -> None:
+        """Take packs out that were deleted; effective at once."""
+        with self._lock:
+            gone = set(packs)
+            if self._meanwhile is not None:
+                self._meanwhile.vanished |= gone
+                for pack in gone:
+                    self._meanwhile.appeared.pop(pack, None)
+            self._drop(gone)
+
+    def avoid(self, packs: Iterable[bytes]) -> None:
+        """Say which packs are condemned: all others are not, whatever was said before."""
+        with self._lock:
+            view, condemned = self._view, frozenset(packs)
+            segments = tuple(
+                _Judged(judged.segment, _standing(judged.segment, condemned, judged.standings() == GONE).tobytes())
+                for judged in view.segments
+            )
+            self._view = _View(segments, view.recent, condemned)
+
+    def _drop(self, packs: set[bytes]) -> None:
+        """Take packs out of the view. The lock is held."""
+        view = self._view
+        for pack in packs & view.recent.packs.keys():
+            view.recent.remove(pack)
+        gone = np.sort(as_pack_ids(list(packs)))
+        segments = []
+        for judged in view.segments:
+            hit = judged.segment.numbers_of(gone)
+            standing = bytearray(judged.standing)
+            for number in hit[hit >= 0].tolist():
+                standing[number] = GONE
+            segments.append(_Judged(judged.segment, bytes(standing)) if standing != judged.standing else judged)
+        self._view = _View(tuple(segments), view.recent, view.condemned)
+
+    # --- agreement with the pool ---
+
+    def match(
+        self, packs: Iterable[tuple[bytes, int]], read_index: Callable[[bytes, int], _Rows], *, threads: int = 4
+    ) -> None:
+        """Make the index agree with the pool. What is known already is not read again.
+
+        Args:
+            packs: Id and size of every pack that the pool lists. It should be the listing itself rather than a
+                list made before: what happens to the index from here on is not undone by an older listing.
+            read_index: Reads the index rows of a pack; called from several threads. A pack for which it raises
+                ``ObjectMissing`` was deleted meanwhile.
+            threads: Packs that are read at once.
+        """
+        with self._upkeep:
+            with self._lock:
+                self._meanwhile = _Meanwhile({}, set())
+            try:
+                unknown = self._agree(PackListing.of(packs))
+                self._read(each_pack_index(unknown, read_index, threads))
+            finally:
+                with self._lock:
+                    self._meanwhile = None
+
+    def _agree(self, listed: PackListing) -> Sequence[tuple[bytes, int]]:
+        """Take over what cache and memory hold of the listed packs; returns the packs that are unknown."""
+        with self._cache.locked():
+            cached = self._cache.segments([judged.segment for judged in self._view.segments])
+        with self._lock:
+            assert self._meanwhile is not None
+            listed = listed.changed(self._meanwhile.appeared, self._meanwhile.vanished)
+            files = {segment.file for segment in cached}
+            ours = [judged.segment for judged in self._view.segments if judged.segment.file not in files]
+            unclaimed = self._arrange([*cached, *ours], listed)
+            return listed.chosen(unclaimed)
+
+    def _arrange(self, segments: Sequence[Segment], listed: PackListing) -> NDArray[np.bool_]:
+        """Make a view of these segments and the recent packs that holds every listed pack once.
+
+        Returns which of the listed packs are in none of them. The lock is held.
+        """
+        unclaimed = np.ones(len(listed), dtype=np.bool_)
+        view, judged = self._view, []
+        for segment in segments:
+            at = listed.where(segment.packs, segment.sizes)
+            present = at >= 0
+            present[present] = unclaimed[at[present]]
+            unclaimed[at[present]] = False
+            if present.any():
+                judged.append(_Judged(segment, _standing(segment, view.condemned, ~present).tobytes()))
+        recent = _Recent()
+        for pack, (size, rows) in view.recent.packs.items():
+            at = listed.where(as_pack_ids(pack), np.array([size], dtype=np.uint64))
+            if at[0] >= 0 and unclaimed[at[0]]:
+                unclaimed[at[0]] = False
+                recent.add(pack, size, rows)
+        self._view = _View(tuple(judged), recent, view.condemned)
+        return unclaimed
+
+    def _read(self, found: Iterator[tuple[bytes, int, _Rows]]) -> None:
+        """Take in packs that were not known, in batches."""
+        batch: list[tuple[bytes, int, _Rows]] = []
+        rows = 0
+        for item in found:
+            batch.append(item)
+            rows += len(item[2])
+            if rows >= self._batch_rows:
+                self._take(batch)
+                self._write_out(spilling=True)
+                batch, rows = [], 0
+        self._take(batch)
+
+    def _take(self, batch: list[tuple[bytes, int, _Rows]]) -> None:
+        """Put packs that were read into the view, unless they came or went by another way meanwhile."""
+        with self._lock:
+            assert self._meanwhile is not None
+            settled = self._meanwhile.appeared.keys() | self._meanwhile.vanished
+            batch = [item for item in batch if item[0] not in settled]
+            view = self._view
+            if sum(len(rows) for _, _, rows in batch) <= self._recent_rows // 2:
+                for item in batch:
+                    view.recent.add(*item)
+            else:
+                segment = build_segment(batch)
+                judged = _Judged(segment, _standing(segment, view.condemned).tobytes())
+                self._view = _View((*view.segments, judged), view.recent, view.condemned)
 
     # --- the cache ---
 
-    def match(self, packs: Iterable[tuple[bytes, int]], read_index: Callable[[bytes, int], NDArray[np.void]]) -> None:
-        """Make the index agree with the pool.
-
-        Args:
-            packs: Id and size of every pack that the pool lists.
-            read_index: Reads the index rows of a pack that the cache does not know.
-        """
-        listed = dict(packs)
-        known: set[bytes] = set(self._recent_packs)
-        loaded = []
-        for meta in self._read_manifest().segments:
-            rows = self._load(meta)
-            if rows is None:
-                continue
-            gone = frozenset(n for n, (pack, size) in enumerate(meta.packs) if listed.get(pack) != size)
-            known.update(pack for n, (pack, _) in enumerate(meta.packs) if n not in gone)
-            loaded.append(_Loaded(meta, rows, rows["prefix"].astype(np.uint64), list(meta.packs), gone))
-        self._segments = loaded
-        for pack, size in listed.items():
-            if pack not in known:
-                self.add_pack(pack, size, read_index(pack, size))
-
     def save(self) -> None:
         """Write what is new to the cache. A cache that cannot be written is left as it is."""
-        with self._lock, contextlib.suppress(OSError):
-            stale = any(segment.gone for segment in self._segments)
-            if not self._recent_packs and not stale:
-                return
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh = self._recent_segment()
-            merge = [*self._segments, fresh] if len(self._segments) >= _MERGE_AT or stale else [fresh]
-            keep = [] if len(merge) > 1 else list(self._segments)
-            joined = self._joined(merge)
-            if len(joined.rows):
-                keep.append(self._written(joined))
-            self._write_manifest([s.meta for s in keep if s.meta is not None])
-            self._segments = keep
-            self._recent, self._recent_packs = {}, {}
-            self._remove_unused({s.meta.file for s in keep if s.meta is not None})
+        with self._upkeep:
+            self._write_out(spilling=False)
 
-    def _recent_segment(self) -> _Loaded:
-        packs = [(pack, size) for pack, (size, _) in self._recent_packs.items()]
-        parts = []
-        for number, (_, rows) in enumerate(self._recent_packs.values()):
-            raw = np.frombuffer(rows["id"].tobytes(), dtype=np.dtype([("prefix", "<u8"), ("rest", "V24")]))
-            part = np.empty(len(rows), dtype=_ROW)
-            part["prefix"], part["rest"], part["pack"] = raw["prefix"], raw["rest"], number
-            part["offset"], part["stored"], part["raw"] = rows["offset"], rows["stored"], rows["raw"]
-            parts.append(part)
-        rows = np.concatenate(parts) if parts else np.empty(0, dtype=_ROW)
-        return _Loaded(None, rows, rows["prefix"].astype(np.uint64), packs, frozenset())
+    def _write_out(self, *, spilling: bool) -> None:
+        """Bring everything that is only in memory into the cache.
 
-    @staticmethod
-    def _joined(segments: Sequence[_Loaded]) -> _Loaded:
-        packs: list[tuple[bytes, int]] = []
-        parts = []
-        for segment in segments:
-            live = [n for n in range(len(segment.packs)) if n not in segment.gone]
-            renumber = np.zeros(max(len(segment.packs), 1), dtype=np.uint32)
-            renumber[live] = np.arange(len(packs), len(packs) + len(live), dtype=np.uint32)
-            keep = np.isin(segment.rows["pack"], np.array(live, dtype=np.uint32))
-            part = segment.rows[keep].copy()
-            part["pack"] = renumber[part["pack"]]
-            parts.append(part)
-            packs.extend(segment.packs[n] for n in live)
-        rows = np.concatenate(parts)
-        rows = rows[np.argsort(rows["prefix"].astype(np.uint64), kind="stable")]
-        return _Loaded(None, rows, rows["prefix"].astype(np.uint64), packs, frozenset())
+        Args:
+            spilling: More will come soon, so segments are merged only if there are too many.
+        """
+        with self._lock:
+            view = self._view
+            parts = [(judged.segment, judged.standings() != GONE) for judged in view.segments]
+            if view.recent.packs:
+                recent = view.recent.segment()
+                parts.append((recent, np.ones(len(recent.packs), dtype=np.bool_)))
+        if all(segment.file and not _mostly(~kept) for segment, kept in parts):
+            return
+        with contextlib.suppress(OSError):
+            self._cache.make()
+            with self._cache.locked():
+                kept_files, merged = _plan(self._cache.segments([segment for segment, _ in parts]), parts, spilling)
+                if merged:
+                    kept_files.append(self._cache.write(merged))
+                self._cache.name(kept_files)
+            with self._lock:
+                present = self._present()
+                self._arrange([*kept_files, *(judged.segment for judged in self._view.segments)], present)
 
-    def _written(self, segment: _Loaded) -> _Loaded:
-        data = segment.rows.tobytes()
-        digest = blake3(data).digest()
-        name = f"{digest[:12].hex()}.idx"
-        _replace_file(self._directory / name, data)
-        meta = _Segment(name, digest, segment.packs)
-        return _Loaded(meta, segment.rows, segment.prefixes, segment.packs, frozenset())
-
-    def _load(self, meta: _Segment) -> NDArray[np.void] | None:
-        path = self._directory / meta.file
-        try:
-            if path.stat().st_size == 0:
-                return None
-            data = np.memmap(path, dtype=np.uint8, mode="r")
-        except (OSError, ValueError):
-            return None
-        if blake3(data.data).digest() != meta.digest or len(data) % _ROW.itemsize:
-            return None
-        return data.view(_ROW)
-
-    def _read_manifest(self) -> _Manifest:
-        try:
-            manifest = msgspec.msgpack.decode((self._directory / "manifest").read_bytes(), type=_Manifest)
-        except (OSError, msgspec.MsgspecError):
-            return _Manifest(1, [])
-        return manifest if manifest.version == 1 else _Manifest(1, [])
-
-    def _write_manifest(self, segments: list[_Segment]) -> None:
-        _replace_file(self._directory / "manifest", msgspec.msgpack.encode(_Manifest(1, segments)))
-
-    def _remove_unused(self, used: set[str]) -> None:
-        for path in self._directory.glob("*.idx"):
-            if path.name not in used:
-                path.unlink(missing_ok=True)
+    def _present(self) -> PackListing:
+        """All packs of the view. The lock is held."""
+        view = self._view
+        kept = [(judged.segment, judged.standings() != GONE) for judged in view.segments]
+        recent = view.recent.packs
+        return PackListing(
+            np.concatenate([as_pack_ids(list(recent)), *(segment.packs[keep] for segment, keep in kept)]),
+            np.concatenate(
+                [
+                    np.array([size for size, _ in recent.values()], dtype=np.uint64),
+                    *(segment.sizes[keep] for segment, keep in kept),
+                ]
+            ),
+        )
 
 
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    with temporary.open("wb") as file:
-        _write(file, data)
-    temporary.replace(path)
+def _copies(view: _View, chunk: bytes) -> Iterator[tuple[int, ChunkPlace]]:
+    """Every copy of a chunk with the standing of its pack."""
+    for place in view.recent.places.get(chunk, ()):
+        yield CONDEMNED if place.pack in view.condemned else LIVE, place
+    prefix, rest = np.uint64(int.from_bytes(chunk[:8], "little")), chunk[8:]
+    for judged in view.segments:
+        for row in judged.segment.rows_of(prefix, rest):
+            standing = judged.standing[judged.segment.pack[row]]
+            if standing != GONE:
+                yield standing, judged.place(row)
 
 
-def _write(file: IO[bytes], data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+def _standing(
+    segment: Segment, condemned: frozenset[bytes], gone: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """The standing of each pack of a segment."""
+    standing = np.full(len(segment.packs), LIVE, dtype=np.uint8)
+    if condemned:
+        hit = segment.numbers_of(as_pack_ids(list(condemned)))
+        standing[hit[hit >= 0]] = CONDEMNED
+    if gone is not None:
+        standing[gone] = GONE
+    return standing
+
+
+def _mostly(which: NDArray[np.bool_]) -> bool:
+    """Whether more than a quarter of them are."""
+    return bool(which.sum() * 4 > len(which))
+
+
+_Parts = list[tuple[Segment, NDArray[np.bool_]]]
+
+
+def _plan(cached: list[Segment], parts: _Parts, spilling: bool) -> tuple[list[Segment], _Parts]:
+    """What becomes of the cache: the segments that stay, and what is merged into a new one.
+
+    Args:
+        cached: The segments of the cache, also those that another process wrote.
+        parts: This process's segments, and which of their packs there are.
+        spilling: Merge cached segments only if there are too many.
+    """
+    kept_by_file = {segment.file: kept for segment, kept in parts if segment.file}
+    # What another process knows to be gone or not is not known here: its packs stay until the next match.
+    keep = [kept_by_file.get(segment.file, np.ones(len(segment.packs), dtype=np.bool_)) for segment in cached]
+    ours = [(segment, kept) for segment, kept in parts if segment.file not in {named.file for named in cached}]
+    new_rows = sum(len(segment) for segment, _ in ours)
+    merging = _due([(len(segment), _mostly(~kept)) for segment, kept in zip(cached, keep, strict=True)], new_rows)
+    if spilling and len(cached) < _MOST_SEGMENTS:
+        merging = set()
+    staying = [number for number in range(len(cached)) if number not in merging]
+    merged: _Parts = []
+    taken = [cached[number].packs[keep[number]] for number in staying]
+    for segment, kept in [*((cached[number], keep[number]) for number in sorted(merging)), *ours]:
+        before = np.sort(np.concatenate([as_pack_ids(b""), *taken]))
+        fresh = kept & (find_packs(before, segment.packs) < 0)
+        if fresh.any():
+            merged.append((segment, fresh))
+            taken.append(segment.packs[fresh])
+    return [cached[number] for number in staying], merged
+
+
+def _due(cached: Sequence[tuple[int, bool]], new_rows: int) -> set[int]:
+    """Which cached segments are to be merged with the new rows.
+
+    Args:
+        cached: Rows of each, and whether it is stale: most of its packs are gone.
+        new_rows: Rows that are in none of them.
+    """
+    merging = {number for number, (_, stale) in enumerate(cached) if stale}
+    total = new_rows + sum(cached[number][0] for number in merging)
+    if not total:
+        return merging
+    for number in sorted(range(len(cached)), key=lambda number: cached[number][0]):
+        rows = cached[number][0]
+        if number not in merging and rows <= max(_SMALL, _RATIO * total):
+            merging.add(number)
+            total += rows
+    return merging
 
 
 assert ID_SIZE == 32
