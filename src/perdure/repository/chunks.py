@@ -40,7 +40,7 @@ class ChunkWriter:
     def put(self, content: Buffer) -> bytes:
         """Store one chunk if the pool has it not yet; returns its id."""
         chunk = self._keys.content_id(content)
-        if chunk in self._fresh or self._index.find(chunk) is not None:
+        if chunk in self._fresh or self._index.has(chunk):
             return chunk
         writer = self._open.get(threading.get_ident())
         if writer is None:
