@@ -256,6 +256,12 @@ class Pool:
         self._tails[source] = segment.last
         return span
 
+    def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
+        try:
+            return logs.append_segment(self.storage, self.keys, source, segment)
+        except ObjectExists:
+            return next(span for span in self.spans(source) if span.name == logs.segment_name(source, segment))
+
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
         self.storage.delete(*(_of(source, span).name for span in spans))
 
