@@ -77,6 +77,7 @@ class MemoryVault:
     Attributes:
         full: While true, everything that writes raises ``PoolUnusable``.
         chunks: Content by chunk id; tests may damage it.
+        unreadable: Names of log segments whose payload cannot be read.
         decoded: How many times a chunk was read.
         writes: What became durable, in order: ``("log", position)``.
     """
@@ -91,6 +92,7 @@ class MemoryVault:
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
+        self.unreadable: set[str] = set()
         self.decoded = 0
         self.guard = threading.RLock()
 
@@ -164,6 +166,8 @@ class MemoryVault:
         return self._stored(source, span)[0]
 
     def blocks(self, source: str, span: LogSpan) -> Iterator[bytes]:
+        if span.name in self.unreadable:
+            raise Damaged(f"{span.name} is damaged", code="damaged-object")
         yield from self._stored(source, span)[1]
 
     def append(self, source: str, segment: LogSegment) -> LogSpan:
