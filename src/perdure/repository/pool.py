@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perdure.model.errors import BadInput, Damaged, NotFound, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
@@ -307,6 +310,10 @@ class Pool:
 
     def chunk_id(self, data: Buffer) -> bytes:
         return self.keys.content_id(data)
+
+    def chunk_sizes(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+        reader = self._matched_reader()
+        return np.fromiter((reader.place(chunk).raw for chunk in chunks), np.int64, len(chunks))
 
     def read_chunk(self, chunk: bytes) -> bytes:
         return self._matched_reader().read(chunk)

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
@@ -222,6 +224,9 @@ class MemoryVault:
 
     def chunk_id(self, data: bytes | bytearray | memoryview) -> bytes:
         return blake3(data).digest()
+
+    def chunk_sizes(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+        return np.array([len(self.chunks[chunk]) for chunk in chunks], dtype=np.int64)
 
     def read_chunk(self, chunk: bytes) -> bytes:
         content = self.chunks.get(chunk)
