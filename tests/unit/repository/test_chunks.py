@@ -220,6 +220,25 @@ def test_what_is_missing_is_said_without_looking_again_and_again(scene: Scene) -
     assert scene.refreshed == 1
 
 
+def test_what_is_damaged_is_said_without_looking_again_and_again(scene: Scene) -> None:
+    """Many damaged chunks without another copy cost one look at the pool, and each is named as damaged."""
+    contents = [os.urandom(200) for _ in range(20)]
+    pack = scene.write_elsewhere(contents)
+    scene.refresh()
+    ids = [scene.keys.content_id(content) for content in contents]
+    for each in ids:
+        scene.damage(pack, each)
+    scene.refreshed = 0
+
+    for each in ids:
+        with pytest.raises(Damaged) as caught:
+            scene.reader.read(each)
+        assert caught.value.code == "damaged-object"
+
+    assert scene.refreshed == 1
+    assert [bad.chunk for bad in scene.bad] == ids
+
+
 def test_a_chunk_that_another_process_just_stored_is_found(scene: Scene) -> None:
     """A reader whose index is older than a chunk finds it."""
     scene.refresh()

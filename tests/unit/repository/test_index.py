@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from perdure.repository import index as index_module
 from perdure.repository.index import ChunkIndex, IndexSnapshot
 from perdure.repository.packs import FOOTER_ROW
 from perdure.storage.contract import ObjectMissing
@@ -208,6 +209,24 @@ def test_what_happens_during_a_listing_is_not_undone_by_it(tmp_path: Path) -> No
     assert index.pack_count == 3
 
 
+def test_what_happens_while_packs_are_read_is_not_undone(tmp_path: Path) -> None:
+    """A pack that is deleted right after it was read does not come back, and one added by another way counts once."""
+    index = ChunkIndex(tmp_path)
+
+    def rows(name: bytes, _: int) -> Rows:
+        if name == pack(1):
+            index.forget([pack(1)])
+        if name == pack(2):
+            index.add_pack(pack(2), 1, footer([chunk(2)]))
+        return footer([chunk(1 if name == pack(1) else 2)])
+
+    index.match([(pack(1), 1), (pack(2), 1)], rows)
+
+    assert not index.has(chunk(1))
+    assert len(index.find_all(chunk(2))) == 1
+    assert index.pack_count == len(index) == 1
+
+
 def test_a_pack_that_vanishes_before_it_is_read_is_left_out(tmp_path: Path) -> None:
     """A pack that another process deletes between listing and reading is no error, and what could be read counts."""
 
@@ -282,9 +301,25 @@ def test_processes_share_a_cache(tmp_path: Path) -> None:
     third = matched(tmp_path, packs)
 
     assert not packs.read
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.idx")) <= 5 * (48 + 24) + 2 * 32
     assert all(third.has(chunk(n)) for n in range(5))
     assert all(one.has(chunk(n)) for n in range(4))
     assert all(two.has(chunk(n)) for n in (0, 1, 2, 4))
+
+
+def test_nothing_is_cached_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process writes no packs to the cache that another has written there, also when it merges nothing."""
+    monkeypatch.setattr(index_module, "_SMALL", 0)
+    packs = Packs({pack(n): [chunk(n)] for n in range(10)})
+    early = matched(tmp_path, packs)
+    packs.packs |= {pack(n): [chunk(n)] for n in range(10, 100)}
+    matched(tmp_path, packs).save()
+    before = {path.name: path.stat().st_size for path in tmp_path.glob("*.idx")}
+
+    early.save()
+
+    assert {path.name: path.stat().st_size for path in tmp_path.glob("*.idx")} == before
+    assert all(early.has(chunk(n)) == (n < 10) for n in range(100))
 
 
 def test_another_process_is_not_taken_at_its_word(tmp_path: Path) -> None:
