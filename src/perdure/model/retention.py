@@ -120,6 +120,7 @@ def plan_retention(
     damaged: Collection[int] = (),
     runs: Mapping[int, int] | None = None,
     frozen: str = "",
+    only_made_up_for: bool = False,
     zone: tzinfo | None = None,
 ) -> RetentionPlan:
     """Decide about every point of a source.
@@ -133,6 +134,7 @@ def plan_retention(
         runs: For images the number of the unbroken run of log that they lie in: two images of one run are joined by
             log, so that the later one can go without a moment being lost.
         frozen: Why nothing may be deleted now; empty when it may.
+        only_made_up_for: Thin out only points that the log makes up for, even if too many stay.
         zone: The zone whose days, weeks, months and years count; the machine's own when ``None``.
     """
     ordered = sorted(points, key=lambda point: point.number)
@@ -152,6 +154,8 @@ def plan_retention(
         _keep_periods(good, reasons, rule, getattr(policy, rule[0]), zone)
     inside = [point for point in ordered if age[point.number] <= policy.days * DAY_NS]
     thinned = _thinned(ordered, inside, reasons, policy.express_fulls, runs or {})
+    if only_made_up_for:
+        thinned = {number: why for number, why in thinned.items() if why.endswith(_MADE_UP_FOR)}
     for point in inside:
         if point.number not in thinned:
             reasons[point.number].append(f"within {_days(policy.days)}")
@@ -247,6 +251,8 @@ def _keep_periods(
 
 # --- thinning out ------------------------------------------------------------------------------------
 
+_MADE_UP_FOR = "; the log keeps every moment recoverable"
+
 
 def _thinned(
     ordered: Sequence[RecoveryPoint],
@@ -291,9 +297,7 @@ def _closest(
         number = staying[row].number
         if number in gone or (lossy, gap, row) != cost(row):
             continue
-        gone[number] = f"more than {limit} points: thinned out" + (
-            "" if lossy else "; the log keeps every moment recoverable"
-        )
+        gone[number] = f"more than {limit} points: thinned out" + ("" if lossy else _MADE_UP_FOR)
         left, right = before[row], after[row]
         if left >= 0:
             after[left] = right

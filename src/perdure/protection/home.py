@@ -178,6 +178,14 @@ class Home:
         """Note what ``watch`` is doing; not synced, since it is of no use after a crash."""
         self._write(self._file("activity", source_id), activity, durable=False)
 
+    def upkeep_ns(self, pool_id: str) -> int:
+        """When a pool was last pruned and cleaned by ``watch``, nanoseconds since 1970 UTC; 0 if never."""
+        return self._read(self._file("upkeep", pool_id), int) or 0
+
+    def note_upkeep(self, pool_id: str, time_ns: int) -> None:
+        """Note that a pool was pruned and cleaned."""
+        self._write(self._file("upkeep", pool_id), time_ns)
+
     @contextlib.contextmanager
     def lock(self, source_id: str, verb: str) -> Iterator[None]:
         """Hold a source against every other perdure process of this home.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 
 from perdure.model.logs import LogSpan
@@ -51,6 +51,7 @@ def plan_prune(
     *,
     now_ns: int | None = None,
     damaged: Collection[int] = (),
+    at_most: int | None = None,
     zone: tzinfo | None = None,
 ) -> PrunePlan:
     """Plan what pruning does to a source; changes nothing.
@@ -61,10 +62,14 @@ def plan_prune(
         source: The data source.
         now_ns: The time, nanoseconds since 1970 UTC; now if ``None``.
         damaged: Numbers of points that are known not to recover whole.
+        at_most: Thin the range out to so many points, as far as the log makes up for them; the policy's own limit if
+            ``None``.
         zone: The zone of days and weeks; this machine's if ``None``.
     """
     timeline = timeline_of(vault, source.id)
     policy = vault.policy(source.id)
+    if at_most is not None:
+        policy = replace(policy, express_fulls=min(at_most, policy.express_fulls))
     retention = plan_retention(
         timeline.points,
         policy,
@@ -73,6 +78,7 @@ def plan_prune(
         damaged=damaged,
         runs=_runs(timeline, damaged),
         frozen=_why_frozen(home.replica(source.id)),
+        only_made_up_for=at_most is not None,
         zone=zone,
     )
     return PrunePlan(source, policy, retention, _needless_log(vault, source, retention))

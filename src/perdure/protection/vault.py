@@ -61,6 +61,10 @@ class Vault(Protocol):
         """Delete records, all or (refusing the newest and held ones) none."""
         ...
 
+    def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
+        """Make a segment durable that covers several which the pool holds; does nothing if it is there already."""
+        ...
+
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
         """Delete log, in the order given."""
         ...

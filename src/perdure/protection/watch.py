@@ -15,6 +15,7 @@ from perdure.protection.live import LiveSource, Shipped, open_session
 from perdure.protection.protected import Protected
 from perdure.protection.watch_activity import ActivityRecord
 from perdure.protection.watch_events import WatchEvent, WatchKind
+from perdure.protection.watch_upkeep import Collect, UpkeepWatch, make_room
 from perdure.workloads.contract import FolderWorkload
 
 __all__ = ["WatchEvent", "WatchKind", "express_full_interval_s", "watch"]
@@ -41,6 +42,7 @@ def watch(
     ship_every_ms: float = 200,
     express_full_every_s: float | None = None,
     file_point_every_s: float = 900,
+    collect: Collect | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> None:
     """Protect sources continuously until ``stop`` is set; then ship the last log and return.
@@ -53,15 +55,27 @@ def watch(
         express_full_every_s: Seconds between express fulls; ``None``: the source's option
             ``express-full-every``, else an hour.
         file_point_every_s: Seconds between the recovery points of folders.
+        collect: Collects garbage; with it sources are pruned once a day, and room is made in a full pool.
         clock: The time, nanoseconds since 1970 UTC.
 
     Raises:
         PerdureError: The first failure that waiting cannot cure (a source held by another process);
             the other sources are watched until ``stop`` all the same.
     """
-    watches: list[_ImageWatch | _FolderWatch] = []
+    watches: list[_ImageWatch | _FolderWatch | UpkeepWatch] = []
+    if collect is not None and protected:
+        watches.append(
+            UpkeepWatch(
+                protected,
+                stop,
+                collect,
+                tell=lambda one, message: _Teller(one, on_event, clock).upkeep(message),
+                warn=lambda one, message: _Teller(one, on_event, clock).warning(message),
+                clock=clock,
+            )
+        )
     for one in protected:
-        tell = _Teller(one, on_event, clock)
+        tell = _Teller(one, on_event, clock, collect)
         if isinstance(one.workload, FolderWorkload):
             watches.append(_FolderWatch(one, stop, tell, file_point_every_s, clock))
         else:
@@ -97,8 +111,11 @@ def express_full_interval_s(source: DataSource) -> float:
 class _Teller:
     """Makes events of one source."""
 
-    def __init__(self, protected: Protected, on_event: OnEvent, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, protected: Protected, on_event: OnEvent, clock: Callable[[], int], collect: Collect | None = None
+    ) -> None:
         self._protected, self._on_event, self._clock = protected, on_event, clock
+        self._collect = collect
 
     def shipped(self, shipped: Shipped) -> None:
         self._on_event(
@@ -128,6 +145,22 @@ class _Teller:
 
     def warning(self, message: str) -> None:
         self._say(WatchKind.WARNING, message)
+
+    def upkeep(self, message: str) -> None:
+        self._say(WatchKind.UPKEEP, message)
+
+    def unusable(self, error: PoolUnusable, consequence: str) -> None:
+        """Tell that the pool took nothing, and make room in it where it is full and the source's policy allows it."""
+        self._say(WatchKind.WARNING, f"{error.message}; {consequence}")
+        if error.code != "pool-full":
+            return
+        try:
+            done = make_room(self._protected, self._collect)
+        except PerdureError as failure:
+            self._say(WatchKind.WARNING, f"no room could be made: {failure.message}")
+            return
+        if done:
+            self._say(WatchKind.UPKEEP, done)
 
     def _say(self, kind: WatchKind, message: str) -> None:
         self._on_event(WatchEvent(self._clock(), self._protected.source.name, kind, message=message))
@@ -242,10 +275,8 @@ class _ImageWatch:
                 live.maintain()
         except PoolUnusable as error:
             self._pool_retry_at = now + self._backoff.seconds()
-            self._tell.warning(
-                f"{error.message}; the log of {self.name!r} is held and shipped when the pool can be used"
-            )
             self._activity.warn(error.message)
+            self._tell.unusable(error, f"the log of {self.name!r} is held and shipped when the pool can be used")
         warning = str(getattr(live.session, "warning", ""))
         self._activity.refresh(wal_bytes, warning, self._next_full_ns)
 
@@ -263,7 +294,7 @@ class _ImageWatch:
         try:
             self._express_full(live, "schedule")
         except PoolUnusable as error:
-            self._tell.warning(f"the express full of {self.name!r} failed: {error.message}")
+            self._tell.unusable(error, f"the express full of {self.name!r} failed")
         self._next_full_ns = self._clock() + self._full_every_ns
 
     def _express_full(self, live: LiveSource, cause: str) -> RecoveryPoint:
@@ -329,7 +360,7 @@ class _FolderWatch:
             self._tell.warning(error.message)
             return self._backoff.seconds()
         except PoolUnusable as error:
-            self._tell.warning(error.message)
+            self._tell.unusable(error, f"no recovery point of {self.name!r} was made")
             return self._backoff.seconds()
         self._backoff.worked()
         self._tell.made(point, WatchKind.FILE_POINT)

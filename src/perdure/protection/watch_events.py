@@ -18,6 +18,7 @@ class WatchKind(StrEnum):
     EXPRESS_FULL = "express full"
     FILE_POINT = "file"
     STATE = "state"
+    UPKEEP = "upkeep"
     WARNING = "warning"
 
 

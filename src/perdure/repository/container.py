@@ -86,7 +86,6 @@ class Kind(IntEnum):
     HOLD = 6
     POLICY = 7
     CHECK = 8
-    BUNDLE = 9
 
 
 @dataclass(frozen=True, slots=True)

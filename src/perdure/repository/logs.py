@@ -26,7 +26,7 @@ from perdure.repository.container import BlockPlace, ContainerReader, ContainerW
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import ObjectInfo, Storage
 
-__all__ = ["append_segment", "log_name", "read_blocks", "read_segment", "span_of"]
+__all__ = ["append_segment", "log_name", "read_blocks", "read_segment", "segment_name", "span_of"]
 
 _MAX_FOOTER = 1 << 30
 
@@ -48,6 +48,11 @@ def log_name(source: str, after: Position, last: Position) -> str:
     """Object name of a segment."""
     after_place = after.place if after.generation == last.generation else 0
     return f"logs/{source}/{last.generation:08x}-{after_place:016x}-{last.place:016x}"
+
+
+def segment_name(source: str, segment: LogSegment) -> str:
+    """Object name that a segment gets."""
+    return log_name(source, segment.after, segment.last)
 
 
 def span_of(found: ObjectInfo) -> LogSpan | None:
@@ -86,7 +91,7 @@ def append_segment(storage: Storage, keys: KeyRing, source: str, segment: LogSeg
             time.time_ns(),
         )
         writer.finish(msgspec.msgpack.encode(footer))
-        name = log_name(source, segment.after, segment.last)
+        name = segment_name(source, segment)
         size = staged.size
         storage.commit(staged, name)
     except BaseException:

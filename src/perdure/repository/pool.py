@@ -68,7 +68,7 @@ class Pool:
         self.damage: list[Damaged] = []
         self._index = ChunkIndex(cache_dir / "index")
         self.matched = MatchedIndex(storage, keys, self._index, self.damage.append)
-        self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh)
+        self._reader = ChunkReader(storage, keys, self._index)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
 
@@ -255,6 +255,12 @@ class Pool:
         span = logs.append_segment(self.storage, self.keys, source, segment)
         self._tails[source] = segment.last
         return span
+
+    def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
+        try:
+            return logs.append_segment(self.storage, self.keys, source, segment)
+        except ObjectExists:
+            return next(span for span in self.spans(source) if span.name == logs.segment_name(source, segment))
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
         self.storage.delete(*(_of(source, span).name for span in spans))

@@ -171,6 +171,9 @@ class MemoryVault:
         end = self.log_end(source)
         if end is not None and segment.after != end.position:
             raise Refused(f"log from {segment.after} does not continue {end.position}", code="log-gap")
+        return self.put_joined(source, segment)
+
+    def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         blocks = [bytes(block) for block in segment.blocks]
         after = segment.after.place if segment.after.generation == segment.last.generation else 0
         name = f"{segment.last.generation:08x}-{after:016x}-{segment.last.place:016x}"

@@ -253,6 +253,15 @@ class PagedWorkload:
                     content = _applied(content, pages, writes)
         path.write_bytes(content)
 
+    def join_log(self, log: LogReader) -> LogSegment:
+        segments = list(log.segments())
+        indexes = [json.loads(segment.index) for segment in segments]
+        pages = sorted({page for touched, _ in indexes for page in touched})
+        index = json.dumps([pages, [size for _, sizes in indexes for size in sizes]]).encode()
+        blocks = [block for segment in segments for block in log.blocks(segment)]
+        marks = np.concatenate([segment.marks for segment in segments])
+        return LogSegment(segments[0].after, segments[-1].last, marks, segments[-1].chain, index, blocks)
+
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:  # noqa: ARG002 - one kind only
         size = paths[FILE].stat().st_size
         return Verification(True, "counting bytes", (f"{size} bytes",))

@@ -258,6 +258,10 @@ class ImageWorkload(Protocol):
         """Roll restored files forward to ``upto``, which is one of the marks of the log (or before all of it)."""
         ...
 
+    def join_log(self, log: LogReader) -> LogSegment:
+        """Make one segment of neighbours of one generation, in order, with every place that they hold."""
+        ...
+
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
         """Check restored files by the engine's own means."""
         ...

@@ -70,8 +70,12 @@ class Protection(RuleBasedStateMachine):
             return
         self.scene.database.change_silently(page, b"silent".ljust(64))
         check(self.protected)
-        # The repaired image lies at the position of the last commit, and is what that place shows from now on.
-        self.states.append((self.states[-1][0], bytes(self.scene.database.content)))
+        # Where the repaired image lies at the position of a commit, it is what that place shows from now on. After
+        # the log was cut it begins a generation of its own, and shows its own moment.
+        rows = timeline_rows(self.scene.vault, self.protected.source.id, commits=True)
+        repaired = self.scene.vault.points(self.protected.source.id)[-1]
+        times = [row.time_ns for row in rows if row.number is None and row.position == repaired.position]
+        self.states.append((times[0] if times else repaired.time_ns, bytes(self.scene.database.content)))
         self.everything_is_there()
 
     @rule()

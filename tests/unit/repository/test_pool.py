@@ -17,38 +17,24 @@ from blake3 import blake3
 
 from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.errors import Damaged, NotFound, PoolUnusable, Refused
-from perdure.model.extents import build
 from perdure.model.listings import put_listing, store_root
 from perdure.model.logs import MARK, LogEnd, LogSegment
-from perdure.model.points import DataSource, ImageFile, PointKind, RecoveryPoint
+from perdure.model.points import DataSource, PointKind, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.repository.keys import Passphrase, RecoveryKey
 from perdure.repository.opening import create_pool, open_pool
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.local import LocalStorage
+from perdure.testing.small_images import MAIL, image_content, put_image
 
-SOURCE = DataSource(id="5" * 32, name="mail", workload="sqlite", location="/srv/mail.db")
+SOURCE = MAIL
 FOLDER = DataSource(id="6" * 32, name="share", workload="files", location="/srv/share")
 
 
 def reopened(pool: Pool, cache: Path) -> Pool:
     """The same pool, opened anew with another cache."""
     return open_pool(LocalStorage(Path(pool.storage.url)), Passphrase(b"correct horse"), cache)
-
-
-def commit_image(pool: Pool, blocks: list[bytes], position: Position, cause: str = "test") -> RecoveryPoint:
-    """A point whose one file is these blocks in order."""
-    capture = pool.capture(SOURCE.id)
-    at, pieces = 0, []
-    for block in blocks:
-        pieces.append((at, len(block), capture.put(block), 0))
-        at += len(block)
-    base = capture.put_map(build(at, pieces))
-    file = ImageFile("database", at, 4096, base)
-    return capture.commit(
-        RecoveryPoint(0, SOURCE.id, PointKind.EXPRESS_FULL, time.time_ns(), position, b"c", (file,), cause=cause)
-    )
 
 
 def commit_tree(pool: Pool) -> RecoveryPoint:
@@ -61,13 +47,6 @@ def commit_tree(pool: Pool) -> RecoveryPoint:
     return capture.commit(RecoveryPoint(0, FOLDER.id, PointKind.FILE, time.time_ns(), tree=tree))
 
 
-def content_of(pool: Pool, point: RecoveryPoint) -> bytes:
-    """The file of a point made by :func:`commit_image`."""
-    extents = pool.image_map(point.files[0])
-    chunks = dict(pool.read_chunks(extents.ids()))
-    return b"".join(chunks[chunk][start : start + n] for _, n, chunk, start in extents.extents.tolist())
-
-
 def segment(after: Position, last: Position, payload: bytes = b"p" * 5000) -> LogSegment:
     """A segment with one mark."""
     marks = np.array([(last.place, time.time_ns())], dtype=MARK)
@@ -78,21 +57,21 @@ def test_a_committed_point_reads_back_from_another_process_state(pool: Pool, tmp
     """Everything needed to read a point is in the pool: a new cache directory changes nothing."""
     pool.register(SOURCE)
     blocks = [os.urandom(300_000), bytes(1000), b"text" * 9000]
-    point = commit_image(pool, blocks, Position(1, 7))
+    point = put_image(pool, blocks, Position(1, 7))
 
     other = reopened(pool, tmp_path / "elsewhere")
 
     assert other.sources() == [SOURCE]
     assert [point] == other.points(SOURCE.id)
-    assert b"".join(blocks) == content_of(other, point)
+    assert b"".join(blocks) == image_content(other, point)
     assert LogEnd(Position(1, 7), b"c") == other.log_end(SOURCE.id)
 
 
 def test_the_same_content_is_stored_once(pool: Pool) -> None:
     """A second point of the same content adds its map and nothing else."""
     blocks = [os.urandom(100_000) for _ in range(5)]
-    first = commit_image(pool, blocks, Position(1, 1))
-    second = commit_image(pool, blocks, Position(1, 2))
+    first = put_image(pool, blocks, Position(1, 1))
+    second = put_image(pool, blocks, Position(1, 2))
 
     assert first.stored > 500_000
     assert second.stored == 0
@@ -108,7 +87,7 @@ def test_an_uncommitted_capture_leaves_no_point(pool: Pool, tmp_path: Path) -> N
     other = reopened(pool, tmp_path / "other")
 
     assert other.points(SOURCE.id) == []
-    assert block * 2 == content_of(other, commit_image(other, [block, block], Position(1, 1)))
+    assert block * 2 == image_content(other, put_image(other, [block, block], Position(1, 1)))
 
 
 def test_two_processes_cannot_commit_the_same_point(pool: Pool, tmp_path: Path) -> None:
@@ -116,8 +95,6 @@ def test_two_processes_cannot_commit_the_same_point(pool: Pool, tmp_path: Path) 
     other = reopened(pool, tmp_path / "other")
     mine, theirs = pool.capture(SOURCE.id), other.capture(SOURCE.id)
     draft = RecoveryPoint(0, SOURCE.id, PointKind.EXPRESS_FULL, 1)
-    mine._next_number = lambda: 1
-    theirs._next_number = lambda: 1
 
     mine.commit(draft)
     with pytest.raises(Refused) as caught:
@@ -128,7 +105,7 @@ def test_two_processes_cannot_commit_the_same_point(pool: Pool, tmp_path: Path) 
 
 def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> None:
     """A segment that leaves a gap, or repeats, is refused, also by a process that has just started."""
-    commit_image(pool, [b"x"], Position(1, 10))
+    put_image(pool, [b"x"], Position(1, 10))
     pool.append(SOURCE.id, segment(Position(1, 10), Position(1, 20)))
     pool.append(SOURCE.id, segment(Position(1, 20), Position(2, 5)))
 
@@ -142,7 +119,7 @@ def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> No
 
 def test_log_reads_back_in_order(pool: Pool) -> None:
     """Segments between two positions come in order with their payload; a gap is damage."""
-    commit_image(pool, [b"x"], Position(1, 10))
+    put_image(pool, [b"x"], Position(1, 10))
     pool.append(SOURCE.id, segment(Position(1, 10), Position(1, 20), b"one"))
     pool.append(SOURCE.id, segment(Position(1, 20), Position(2, 5), b"two"))
     pool.append(SOURCE.id, segment(Position(2, 5), Position(2, 9), b"three"))
@@ -213,7 +190,7 @@ def test_a_newer_format_is_refused(pool: Pool, tmp_path: Path) -> None:
 def test_a_damaged_cache_is_rebuilt_from_the_packs(pool: Pool, tmp_path: Path) -> None:
     """Flipping, truncating or removing any cache file costs nothing but time."""
     blocks = [os.urandom(50_000) for _ in range(10)]
-    point = commit_image(pool, blocks, Position(1, 1))
+    point = put_image(pool, blocks, Position(1, 1))
     pool.close()
     rng = random.Random(5)
     cache = tmp_path / "cache" / "index"
@@ -227,23 +204,23 @@ def test_a_damaged_cache_is_rebuilt_from_the_packs(pool: Pool, tmp_path: Path) -
         for damaged in (bytes(flipped), original[: len(original) // 2], b""):
             path.write_bytes(damaged)
             again = reopened(pool, tmp_path / "cache")
-            assert b"".join(blocks) == content_of(again, point)
-            assert commit_image(again, blocks, Position(1, 1)).stored == 0
+            assert b"".join(blocks) == image_content(again, point)
+            assert put_image(again, blocks, Position(1, 1)).stored == 0
         path.write_bytes(original)
 
 
 def test_the_cache_forgets_packs_that_are_gone(pool: Pool, tmp_path: Path) -> None:
     """A chunk whose pack was removed is stored again instead of being taken as present."""
     block = os.urandom(60_000)
-    commit_image(pool, [block], Position(1, 1))
+    put_image(pool, [block], Position(1, 1))
     pool.close()
     shutil.rmtree(Path(pool.storage.url) / "packs")
 
     again = reopened(pool, tmp_path / "cache")
-    point = commit_image(again, [block], Position(1, 2))
+    point = put_image(again, [block], Position(1, 2))
 
     assert point.stored > 60_000
-    assert block == content_of(again, point)
+    assert block == image_content(again, point)
 
 
 def test_many_small_sessions_keep_the_index_small(pool: Pool, tmp_path: Path) -> None:
@@ -252,11 +229,11 @@ def test_many_small_sessions_keep_the_index_small(pool: Pool, tmp_path: Path) ->
     for number in range(25):
         blocks.append(os.urandom(2000))
         again = reopened(pool, tmp_path / "cache")
-        point = commit_image(again, blocks, Position(1, number))
+        point = put_image(again, blocks, Position(1, number))
         again.close()
 
     last = reopened(pool, tmp_path / "cache")
-    assert b"".join(blocks) == content_of(last, point)
+    assert b"".join(blocks) == image_content(last, point)
     assert len(list((tmp_path / "cache" / "index").glob("*.idx"))) <= 9
 
 
@@ -278,7 +255,7 @@ def test_one_flipped_bit_in_any_object_is_found_named_and_contained(pool: Pool, 
     for number in range(3):
         blocks[number] = rng.randbytes(40_000)
         contents[number + 1] = b"".join(blocks)
-        commit_image(pool, list(blocks), Position(1, number + 1))
+        put_image(pool, list(blocks), Position(1, number + 1))
     commit_tree(pool)
     pool.append(SOURCE.id, segment(Position(1, 3), Position(1, 9)))
     assert verify_pool(pool, data=True).sound
@@ -297,7 +274,7 @@ def test_one_flipped_bit_in_any_object_is_found_named_and_contained(pool: Pool, 
         readable = {point.number: point for point in again.points(SOURCE.id)}
         for number, content in contents.items():
             if f"mail #{number}" not in hurt:
-                assert content == content_of(again, readable[number]), name
+                assert content == image_content(again, readable[number]), name
         path.write_bytes(original)
 
     assert {"descriptor", "key slot", "source", "record", "log", "pack"} <= kinds
@@ -306,7 +283,7 @@ def test_one_flipped_bit_in_any_object_is_found_named_and_contained(pool: Pool, 
 def test_a_missing_pack_is_reported_with_the_points_that_need_it(pool: Pool, tmp_path: Path) -> None:
     """Verification without data notices that chunks are missing and says for whom."""
     pool.register(SOURCE)
-    commit_image(pool, [os.urandom(5000)], Position(1, 1))
+    put_image(pool, [os.urandom(5000)], Position(1, 1))
     for pack in (Path(pool.storage.url) / "packs").rglob("*"):
         if pack.is_file():
             pack.unlink()

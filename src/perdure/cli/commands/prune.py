@@ -57,24 +57,27 @@ def prune(
                 code="nothing-protected",
                 hint="begin with: perdure protect sqlite:PATH --pool PATH",
             )
-        from perdure.protection.pruning import plan_prune, prune_source
+        from perdure.protection.pruning import plan_prune
+        from perdure.protection.upkeep import keep_up
         from perdure.repository.gc import collect_garbage
 
-        plans: list[tuple[Pool, PrunePlan]] = []
+        plans: list[PrunePlan] = []
+        pools: dict[str, Pool] = {}
         for source in known:
-            pool = session.pool(source.pool_id)
             protected = session.protected_source(source)
-            plans.append((pool, plan_prune(session.home, pool, protected.source, damaged=())))
+            pools[source.pool_id] = session.pool(source.pool_id)
+            if plan:
+                plans.append(plan_prune(session.home, protected.vault, protected.source))
+            else:
+                plans.append(keep_up(protected, grace_s=grace_s).plan)
         collections: dict[str, Collection] = {}
         if not plan:
-            for pool, each in plans:
-                prune_source(pool, each)
             with progress_bar(common) as progress:
-                for pool in {pool.id: pool for pool, _ in plans}.values():
+                for pool in pools.values():
                     collections[pool.storage.url] = collect_garbage(
                         pool, grace_s=grace_s, progress=lambda done: progress("marking", done, 0)
                     )
-    _print(common, [each for _, each in plans], collections, carried_out=not plan)
+    _print(common, plans, collections, carried_out=not plan)
     return 0
 
 

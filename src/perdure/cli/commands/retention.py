@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
 from perdure.cli.output import print_json, print_lines
@@ -26,7 +28,7 @@ def retention(
     express_fulls: int | None = None,
     incrementals: int | None = None,
     when_full: WhenFull | None = None,
-    lock: bool | None = None,
+    lock: Annotated[bool | None, Parameter(negative="--no-lock")] = None,
     keep_everything: bool = False,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:

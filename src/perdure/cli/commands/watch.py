@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from perdure.cli.commands.gc import collection_lines
 from perdure.cli.documents import point_document
 from perdure.cli.intervals import seconds_of
 from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
@@ -23,6 +24,7 @@ from perdure.model.moments import moment_text, rfc3339
 
 if TYPE_CHECKING:
     from perdure.protection.protected import Protected
+    from perdure.protection.vault import Vault
     from perdure.protection.watch_events import WatchEvent
 
 __all__ = ["event_document", "watch", "watch_until_stopped"]
@@ -40,8 +42,8 @@ def watch(
     """Protect data sources continuously until stopped.
 
     It ships the log as it is written, and makes express fulls and file recovery points on schedule. It ends on SIGINT
-    (Ctrl-C) and SIGTERM as soon as everything that was acknowledged is durable. With --json it prints one document per
-    event.
+    (Ctrl-C) and SIGTERM as soon as everything that was acknowledged is durable. Once a day it prunes the data sources
+    that have a retention range, as perdure prune does. With --json it prints one document per event.
 
     For example:
 
@@ -86,8 +88,18 @@ def watch_until_stopped(sources: list[Protected], common: CommonOptions, **sched
     if not common.json:
         remark(f"watching {', '.join(protected.source.name for protected in sources)}; stop with Ctrl-C")
     with _stopped_by_signals() as stop:
-        watching.watch(sources, stop=stop, on_event=_print_document if common.json else _print_line, **given)
+        on_event = _print_document if common.json else _print_line
+        watching.watch(sources, stop=stop, on_event=on_event, collect=_collect, **given)
     remark("stopped; everything that was acknowledged is durable")
+
+
+def _collect(vault: Vault, *, at_once: bool) -> list[str]:
+    from perdure.repository.gc import GRACE_S, Collection, collect_garbage
+    from perdure.repository.pool import Pool
+
+    assert isinstance(vault, Pool)
+    done = collect_garbage(vault, grace_s=0.0 if at_once else GRACE_S)
+    return [] if done == Collection(points=done.points) else collection_lines(done)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 
 from perdure.model.errors import BadInput, Refused, SourceUnusable
+from perdure.model.logs import LogSegment
 from perdure.model.points import DataSource
 from perdure.model.positions import Position
 from perdure.workloads.contract import Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
@@ -16,6 +17,7 @@ from perdure.workloads.sqlite.files import companions
 from perdure.workloads.sqlite.header import read_database_header
 from perdure.workloads.sqlite.image import DATABASE
 from perdure.workloads.sqlite.inspecting import list_columns, list_tables, verify_database
+from perdure.workloads.sqlite.joining import join_segments
 from perdure.workloads.sqlite.occupancy import refuse_if_in_use
 from perdure.workloads.sqlite.rolling import roll_forward
 from perdure.workloads.sqlite.session import SqliteSession
@@ -88,6 +90,9 @@ class SqliteWorkload:
 
     def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
         roll_forward(paths[DATABASE], log, upto)
+
+    def join_log(self, log: LogReader) -> LogSegment:
+        return join_segments(log)
 
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
         return verify_database(paths[DATABASE], thorough=thorough)
