@@ -10,8 +10,10 @@ process that died; it is removed when the next writer starts. A lease is such a 
 ends with its holder.
 
 What a listing shows may be the work of a process that was killed between its link and its directory's fsync:
-visible, but gone if power fails soon. What is committed next may lean on it (a capture does not store again
-what it finds in the pool), so every directory that was listed is fsynced before the next acknowledgement.
+visible, but undone if power fails soon. Others lean on what they see: a workload goes on after the last log segment
+in the pool, a capture does not store again what is there, a collection removes what no record names. So a listing
+of one directory fsyncs it before it is given out; one of many directories notes them, and they are
+fsynced before anything else is acknowledged or removed.
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ class LocalStorage:
         self._make_names_durable([self._publish_now(staged, path)])
 
     def delete(self, *names: str) -> None:
+        self._settle()
         directories: set[Path] = set()
         for path in map(self._path, names):
             try:
@@ -140,12 +143,7 @@ class LocalStorage:
                 raise storage_error(error, f"cannot remove {path}") from error
             directories.add(path.parent)
         for directory in sorted(directories):
-            try:
-                self._filesystem.fsync_directory(directory)
-            except _GONE:
-                continue
-            except OSError as error:
-                raise storage_error(error, f"cannot make the removal from {directory} durable") from error
+            self._fsync_directory(directory, may_be_gone=True)
 
     def retain(self, name: str, until_ns: int) -> None:
         raise Refused(
@@ -193,7 +191,7 @@ class LocalStorage:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self._path(prefix) if prefix else self.root
         try:
-            yield from self._list_below(start, prefix)
+            yield from self._list_below(start, prefix, alone=True)
         except OSError as error:
             raise storage_error(error, f"cannot list the pool at {self.root}") from error
 
@@ -224,19 +222,23 @@ class LocalStorage:
             return ObjectMissing(f"the pool at {self.root} has no object {name}")
         return storage_error(error, f"cannot read {name} in the pool at {self.root}")
 
-    def _list_below(self, directory: Path, prefix: str) -> Iterator[ObjectInfo]:
+    def _list_below(self, directory: Path, prefix: str, *, alone: bool) -> Iterator[ObjectInfo]:
         try:
             entries = self._filesystem.scan(directory)
         except _GONE:
             return
         with self._lock:
             self._listed[directory] = object()
+        if alone and not any(entry.directory for entry in entries):
+            # Where this fails, reading goes on: the next acknowledgement fails.
+            with contextlib.suppress(PerdureError):
+                self._settle(directory)
         for entry in entries:
             name = f"{prefix}/{entry.name}" if prefix else entry.name
             if not entry.directory:
                 yield ObjectInfo(name, entry.size, entry.modified_ns)
             elif name != _TEMPORARY:
-                yield from self._list_below(directory / entry.name, name)
+                yield from self._list_below(directory / entry.name, name, alone=False)
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
@@ -271,19 +273,28 @@ class LocalStorage:
 
     def _make_names_durable(self, directories: Iterable[Path]) -> None:
         """Fsync directories in which names were given, and those that were listed since they were last fsynced."""
-        given = set(directories)
+        self._settle()
+        for directory in sorted(set(directories)):
+            self._fsync_directory(directory)
+
+    def _settle(self, *directories: Path) -> None:
+        """Fsync these directories, by default all, that were listed since they were last fsynced."""
         with self._lock:
-            listed = dict(self._listed)
-        for directory in sorted(given | listed.keys()):
-            try:
-                self._filesystem.fsync_directory(directory)
-            except OSError as error:
-                if directory in given or not isinstance(error, _GONE):
-                    raise storage_error(error, f"cannot make {directory} durable") from error
+            listed = {path: seen for path, seen in self._listed.items() if not directories or path in directories}
+        for directory in sorted(listed):
+            self._fsync_directory(directory, may_be_gone=True)
         with self._lock:
+            # One that was listed anew meanwhile stays noted.
             for directory, seen in listed.items():
                 if self._listed.get(directory) is seen:
                     del self._listed[directory]
+
+    def _fsync_directory(self, path: Path, *, may_be_gone: bool = False) -> None:
+        try:
+            self._filesystem.fsync_directory(path)
+        except OSError as error:
+            if not (may_be_gone and isinstance(error, _GONE)):
+                raise storage_error(error, f"cannot make {path} durable") from error
 
     def _is_directory(self, path: Path) -> bool:
         try:

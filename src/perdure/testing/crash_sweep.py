@@ -1,8 +1,8 @@
 """The crash sweep: a history is interrupted at every system call, and the pool must be what was promised each time.
 
 One history is played on a :class:`~perdure.testing.crash_filesystem.CrashFileSystem`. Before every call that
-changes something the machine of a copy fails (see :class:`Disaster`), the copy is examined, the history is taken up
-again at the step that was interrupted and played to its end, and the power fails once more. The original goes on undisturbed.
+changes something a disaster happens to a copy of it, the copy is examined, the history is taken up again at the step
+that was interrupted and played to its end, and the power fails once more. The original goes on undisturbed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.storage.contract import Storage
+from perdure.storage.filesystem import FileSystem
 from perdure.storage.local import LocalStorage
 from perdure.testing.crash_filesystem import CHANGING, CrashFileSystem, PowerCut
 from perdure.testing.history import Disagreement, History, Ledger, World
 from perdure.testing.repeatable import SeededExecutor, repeatable
 
-__all__ = ["ALL_LOST", "ALL_KEPT", "KILLED", "CrashReport", "crash_sweep"]
+__all__ = ["ALL_KEPT", "ALL_LOST", "KILLED", "ROOT", "CrashReport", "crash_sweep", "storage_opener"]
 
 ALL_LOST, ALL_KEPT, KILLED = 0, 1, 2
 """Disasters by number: power fails and nothing unsynced survives; power fails and everything does; the process is
@@ -27,6 +28,7 @@ killed and the machine goes on. Every other number is a seed: power fails, any m
 time while the history is taken up again."""
 
 ROOT = Path("/pool")
+"""Where the pool lies in the simulated file system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ def crash_sweep(
     return _CrashSweep(history, directory, seed, disasters, cuts).run()
 
 
-def _opener(filesystem: CrashFileSystem, seed: int) -> Callable[[bool], Storage]:
+def storage_opener(filesystem: FileSystem, seed: int) -> Callable[[bool], Storage]:
+    """How a process opens the local storage at :data:`ROOT` of a simulated file system, for a ``World``."""
+
     def open_storage(create: bool) -> Storage:
         return LocalStorage(ROOT, create=create, filesystem=filesystem, syncing=SeededExecutor(seed))
 
@@ -98,7 +102,7 @@ class _CrashSweep:
         with repeatable(self._seed):
             self._original = CrashFileSystem(self._before_call)
             self._cache = self._directory / "cache"
-            world = World(_opener(self._original, self._seed), self._cache)
+            world = World(storage_opener(self._original, self._seed), self._cache)
             for step in self._history.play(world, self._ledger):
                 self._step = step
             self._step = len(self._history.steps)
@@ -110,7 +114,7 @@ class _CrashSweep:
 
     def _undisturbed(self) -> dict[str, str]:
         with repeatable(self._seed):
-            world = World(_opener(CrashFileSystem(), self._seed), self._directory / "undisturbed")
+            world = World(storage_opener(CrashFileSystem(), self._seed), self._directory / "undisturbed")
             ledger = Ledger()
             self._history.play_all(world, ledger)
             seen = self._history.check(world, ledger)
@@ -148,7 +152,7 @@ class _CrashSweep:
                 filesystem, step = self._second_time(filesystem, ledger, step, cache, rng)
             filesystem = self._taken_up(filesystem, ledger, step, cache, rng)
             # Whatever was acknowledged, before or after the disaster, survives the next one.
-            ended = World(_opener(filesystem.crashed(ALL_LOST), 0), cache)
+            ended = World(storage_opener(filesystem.crashed(ALL_LOST), 0), cache)
             if self._history.check(ended, ledger) != self._final:
                 raise Disagreement("taken up again, the history ends otherwise than undisturbed")
         shutil.rmtree(cache, ignore_errors=True)
@@ -157,12 +161,14 @@ class _CrashSweep:
         self, filesystem: CrashFileSystem, ledger: Ledger, step: int, cache: Path, rng: random.Random
     ) -> tuple[CrashFileSystem, int]:
         """Take the history up again, only to be interrupted again soon."""
-        filesystem.crash_after(rng.randint(1, 60))
-        world = World(_opener(filesystem, rng.getrandbits(32)), cache)
+        world = World(storage_opener(filesystem, rng.getrandbits(32)), cache)
+        if not self._history.check(world, ledger):
+            filesystem = CrashFileSystem()
+            world = World(storage_opener(filesystem, rng.getrandbits(32)), cache)
+        filesystem.crash_after(filesystem.calls + rng.randint(1, 200))
         try:
-            if self._history.seen(world) or step > 0:
-                for taken in self._history.play(world, ledger, start=step, resume=True):
-                    step = taken
+            for taken in self._history.play(world, ledger, start=step, resume=True):
+                step = taken
         except PowerCut:
             return filesystem.crashed(rng.getrandbits(32)), step
         return filesystem.killed(), len(self._history.steps)
@@ -171,14 +177,14 @@ class _CrashSweep:
         self, filesystem: CrashFileSystem, ledger: Ledger, step: int, cache: Path, rng: random.Random
     ) -> CrashFileSystem:
         """Examine what is left and play the rest of the history; returns the file system that has the result."""
-        world = World(_opener(filesystem, rng.getrandbits(32)), cache)
+        world = World(storage_opener(filesystem, rng.getrandbits(32)), cache)
         seen = self._history.check(world, ledger)
         if not seen:
             # What an interrupted creation left is no pool; a person removes it.
             filesystem = CrashFileSystem()
-            world = World(_opener(filesystem, rng.getrandbits(32)), cache)
+            world = World(storage_opener(filesystem, rng.getrandbits(32)), cache)
         self._history.play_all(world, ledger, start=step, resume=True)
-        self._history.check(world, ledger)
+        self._history.check(world, ledger, verify=False)
         world.close()
         leftovers = _leftovers(filesystem)
         if leftovers:

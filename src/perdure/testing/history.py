@@ -175,15 +175,15 @@ class History:
             raise Disagreement(f"damage: {pool.damage[before:]}")
         return found
 
-    def check(self, world: World, ledger: Ledger) -> dict[str, str]:
-        """Everything that the pool shows, after comparing it with a ledger and verifying every object.
+    def check(self, world: World, ledger: Ledger, *, verify: bool = True) -> dict[str, str]:
+        """Everything that the pool shows, after comparing it with a ledger and, if wanted, verifying every object.
 
         Raises:
             Disagreement: It is not what it must be.
         """
         seen = self.seen(world)
         ledger.check(seen)
-        if seen:
+        if seen and verify:
             report = verify_pool(world.pool, data=True, threads=1)
             if not report.sound:
                 raise Disagreement(f"verification: {report.damage}")
@@ -198,14 +198,14 @@ class History:
             world: Where.
             ledger: Told of every step.
             start: Number of the first step to be taken.
-            resume: Skip steps that are done already.
+            resume: The first step may have been done already, in whole or in part: skip it if its labels show it.
         """
         for number in range(start, len(self.steps)):
             step = self.steps[number]
             yield number
             if ledger is not None:
                 ledger.begins(step)
-            if not (resume and step.done(self.seen(world))):
+            if not (resume and number == start and step.done(self.seen(world))):
                 step.run(world)
             if ledger is not None:
                 ledger.returned(step)

@@ -171,9 +171,10 @@ def _log(segment: LogSegment) -> Step:
 def _remove_point(source: str, cause: str) -> Step:
     def run(world: World) -> None:
         found = _source(world.pool, source).id
-        for point in world.pool.points(found):
-            if point.cause == cause:
-                world.pool.storage.delete(records.point_name(found, point.number))
+        points = [point for point in world.pool.points(found) if point.cause == cause]
+        if not points:
+            raise NotFound(f"no point is called {cause}", code="point-not-found")
+        world.pool.storage.delete(*(records.point_name(found, point.number) for point in points))
 
     return Step(f"remove {cause}", run, removes=frozenset({f"point {source}/{cause}"}))
 
@@ -270,4 +271,5 @@ def _chain(position: Position) -> bytes:
 
 def _mark(*parts: object) -> str:
     """A fingerprint of content."""
-    return blake3(repr(parts).encode()).hexdigest()[:16]
+    texts = [part if isinstance(part, bytes) else repr(part).encode() for part in parts]
+    return blake3(b"".join(len(text).to_bytes(8, "little") + text for text in texts)).hexdigest()[:16]
