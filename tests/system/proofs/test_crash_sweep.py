@@ -60,7 +60,7 @@ def _make_without_fsync_of_what_is_there(self: LocalStorage, path: Path) -> None
         (LocalStorage, "_make_directory", _make_without_fsync_of_what_is_there, KILLED),
     ],
 )
-def test_the_sweep_notices_every_missing_fsync(
+def test_the_sweep_notices_every_missing_fsync(  # noqa: PLR0917 - one for every column of the table
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: object, disaster: int
 ) -> None:
     """A storage that leaves out any one of its durability steps is found out, so the sweep can fail."""
