@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -241,7 +242,8 @@ class Pool:
         return logs.read_blocks(self.storage, self.keys, _of(source, span))
 
     def append(self, source: str, segment: LogSegment) -> LogSpan:
-        """Make a segment durable.
+        """Make a segment durable. One that is there already, with the very same content, is not written again:
+        a failure may have hidden that it was written.
 
         Raises:
             Refused: It does not continue what the pool holds; a gap is never written over.
@@ -250,14 +252,18 @@ class Pool:
         if tail is None:
             end = self.log_end(source)
             tail = end.position if end is not None else segment.after
-        if segment.after != tail:
+        span = None
+        if segment.after == tail:
+            with contextlib.suppress(ObjectExists):
+                span = logs.append_segment(self.storage, self.keys, source, segment)
+        span = span or self._same_segment(source, segment)
+        if span is None:
             raise Refused(
                 f"log from {segment.after} does not continue the pool's log of this source, which ends at {tail}",
                 code="log-gap",
                 hint="run: perdure check NAME",
             )
-        span = logs.append_segment(self.storage, self.keys, source, segment)
-        self._tails[source] = segment.last
+        self._tails[source] = max(tail, segment.last)
         return span
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
@@ -268,6 +274,16 @@ class Pool:
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
         self.storage.delete(*(_of(source, span).name for span in spans))
+
+    def _same_segment(self, source: str, segment: LogSegment) -> LogSpan | None:
+        """The stored twin of a segment, made durable; ``None`` if there is none."""
+        name = logs.log_name(source, segment.after, segment.last)
+        for span in self.spans(source):
+            if span.name == name and logs.holds(self.storage, self.keys, span, segment):
+                # What a listing showed is durable when the next barrier returns.
+                self.storage.barrier([])
+                return span
+        return None
 
     def log_end(self, source: str) -> LogEnd | None:
         spans, points = self.spans(source), self.points(source)
