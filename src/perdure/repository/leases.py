@@ -1,7 +1,7 @@
-"""Leases: how garbage collection knows which captures may still rely on packs that it condemned, and that it is alone.
+"""Leases: how processes that know nothing of each other keep out of each other's way.
 
-The name of a capture's lease is ``NNNNNNNN-RANDOM``: the highest condemned list that its holder had seen before it took the
-lease. The order is what makes it work. A capture *first* looks for the highest list, *then* takes its lease, and
+Garbage collection learns from them which captures may still rely on packs that it condemned. The name of a capture's
+lease is ``NNNNNNNN-RANDOM``: the highest condemned list that its holder had seen before it took the lease. The order is what makes it work. A capture *first* looks for the highest list, *then* takes its lease, and
 *then* reads the lists before it reuses its first chunk. A collection *first* publishes its list and *then* looks for
 leases. So a lease with a number at or above a list's belongs to a capture that knows the list and reuses nothing
 from it, and every other capture is seen and waited for. No clock takes part.
@@ -9,6 +9,9 @@ from it, and every other capture is seen and waited for. No clock takes part.
 That holds only as long as lists are published in the order of their numbers, and as long as a list is not removed,
 and what it spared used again, while somebody still means to carry it out. So only one collection is at work at a time:
 each takes a lease ``collection-RANDOM`` *first* and *then* looks for others; whoever sees another one gives up.
+
+Likewise a hold is *first* written and *then* counts only if no deletion of points is at work, which takes a lease
+``delete-SOURCE-RANDOM`` *first* and *then* looks for holds: one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -23,9 +26,17 @@ from perdure.model.errors import PerdureError, Refused
 from perdure.repository.condemned import condemned_numbers
 from perdure.storage.contract import LEASE_LIFE_S, Storage
 
-__all__ = ["WorkLease", "blocking_leases", "take_collection_lease", "take_lease"]
+__all__ = [
+    "WorkLease",
+    "blocking_leases",
+    "deletion_at_work",
+    "take_collection_lease",
+    "take_deletion_lease",
+    "take_lease",
+]
 
 _COLLECTION = "collection-"
+_DELETION = "delete-"
 
 _RENEW_S = 600
 _TRUSTED_S = LEASE_LIFE_S / 2
@@ -115,10 +126,7 @@ def take_collection_lease(storage: Storage) -> WorkLease | None:
     name = f"{_COLLECTION}{secrets.token_hex(8)}"
     lease = WorkLease(storage, name, _collection_overtaken)
     try:
-        alone = all(
-            each.name == name or not each.name.startswith(_COLLECTION) or each.idle_s > LEASE_LIFE_S
-            for each in storage.leases()
-        )
+        alone = set(_at_work(storage, _COLLECTION)) <= {name}
     except BaseException:
         lease.release()
         raise
@@ -128,15 +136,31 @@ def take_collection_lease(storage: Storage) -> WorkLease | None:
     return None
 
 
+def take_deletion_lease(storage: Storage, source: str) -> WorkLease:
+    """Take the lease of a deletion of a source's points; it must look for holds afterwards."""
+    return WorkLease(storage, f"{_DELETION}{source}-{secrets.token_hex(8)}", _deletion_overtaken)
+
+
+def deletion_at_work(storage: Storage, source: str) -> bool:
+    """Whether points of a source are being deleted by somebody who may not have seen the latest holds."""
+    return bool(_at_work(storage, f"{_DELETION}{source}-"))
+
+
 def blocking_leases(storage: Storage, number: int) -> list[str]:
     """The leases of captures that may not know the list of this number."""
     blocking = []
-    for lease in storage.leases():
-        seen, _, _ = lease.name.partition("-")
+    for name in _at_work(storage):
+        seen, _, _ = name.partition("-")
         knows = seen.isdecimal() and int(seen) >= number
-        if not knows and not lease.name.startswith(_COLLECTION) and lease.idle_s <= LEASE_LIFE_S:
-            blocking.append(lease.name)
+        if not knows and not name.startswith((_COLLECTION, _DELETION)):
+            blocking.append(name)
     return blocking
+
+
+def _at_work(storage: Storage, prefix: str = "") -> list[str]:
+    """The names of the leases that have not run out."""
+    found = [each for each in storage.leases() if each.name.startswith(prefix)]
+    return [each.name for each in found if each.idle_s <= LEASE_LIFE_S]
 
 
 def _capture_overtaken() -> Refused:
@@ -152,5 +176,14 @@ def _collection_overtaken() -> Refused:
     return Refused(
         "this collection stood still for so long that another one may have begun; it deleted nothing from then on",
         code="collection-overtaken",
+        hint="run the command again",
+    )
+
+
+def _deletion_overtaken() -> Refused:
+    return Refused(
+        "this deletion of recovery points stood still for so long that holds may have been placed meanwhile; "
+        "nothing was deleted",
+        code="deletion-overtaken",
         hint="run the command again",
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from perdure.model.errors import Refused
+from perdure.model.errors import NotFound, Refused
 from perdure.model.extents import build
-from perdure.model.points import ImageFile, PointKind, RecoveryPoint
+from perdure.model.points import Hold, ImageFile, PointKind, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.repository import leases
 from perdure.repository.capture import PoolCapture
@@ -250,3 +250,55 @@ def test_a_point_whose_map_vanishes_under_the_mark_is_not_taken_for_deleted(pool
 
     assert caught.value.code == "collection-blocked"
     assert [listed.name for listed in pool.storage.list("packs")] == before[1:]
+
+
+def test_a_hold_that_was_placed_survives_a_deletion_that_did_not_see_it(pool: Pool, tmp_path: Path) -> None:
+    """Between a deletion's look at the holds and the deletion itself no hold is promised that would come too late."""
+    other, storage = beside(pool, tmp_path / "other")
+    for place in range(1, 4):
+        put_image(pool, [block()], Position(1, place))
+    promised: list[bool] = []
+
+    def place_hold() -> None:
+        try:
+            pool.hold(Hold(MAIL.id, 1, "audit"))
+            promised.append(True)
+        except Refused as error:
+            assert error.code == "deletion-at-work"
+            promised.append(False)
+
+    once(storage, "delete", "points/", place_hold)
+    other.delete_points(MAIL.id, [1])
+
+    kept = 1 in {point.number for point in pool.points(MAIL.id)}
+    assert [kept] == promised
+    assert kept == bool(pool.holds(MAIL.id))
+    pool.hold(Hold(MAIL.id, 2))
+    with pytest.raises(NotFound):
+        pool.hold(Hold(MAIL.id, 1))
+
+
+def test_a_hold_on_a_point_that_went_while_it_was_placed_is_not_promised(pool: Pool, tmp_path: Path) -> None:
+    """When the whole deletion happens between a hold's look at the point and its writing, nothing is left of the hold."""
+    other, storage = beside(pool, tmp_path / "other")
+    for place in range(1, 4):
+        put_image(pool, [block()], Position(1, place))
+
+    once(storage, "commit", "holds/", lambda: pool.delete_points(MAIL.id, [1]))
+    with pytest.raises(NotFound):
+        other.hold(Hold(MAIL.id, 1, "audit"))
+
+    assert pool.holds(MAIL.id) == []
+
+
+def test_a_hold_released_while_holds_are_listed_is_no_hold(pool: Pool, tmp_path: Path) -> None:
+    """Whoever reads the holds meanwhile does not fail."""
+    other, storage = beside(pool, tmp_path / "other")
+    for place in range(1, 4):
+        put_image(pool, [block()], Position(1, place))
+    pool.hold(Hold(MAIL.id, 1))
+    pool.hold(Hold(MAIL.id, 2))
+
+    once(storage, "read", f"holds/{MAIL.id}/00000001", lambda: pool.release(MAIL.id, 1))
+
+    assert [hold.number for hold in other.holds(MAIL.id)] == [2]
