@@ -26,7 +26,7 @@ from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
-from perdure.repository.leases import take_lease
+from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
 from perdure.repository.packs import pack_name
@@ -166,6 +166,18 @@ class Pool:
         Raises:
             Refused: One is the source's newest point, or held; nothing was deleted.
         """
+        lease = take_deletion_lease(self.storage, source)
+        try:
+            self._refuse_needed(source, numbers)
+            lease.check()
+            # Oldest first, so that a crash leaves what is younger.
+            self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
+        finally:
+            lease.release()
+        for number in numbers:
+            self._points.pop(records.point_name(source, number), None)
+
+    def _refuse_needed(self, source: str, numbers: Sequence[int]) -> None:
         newest = max(self._numbers(source), default=0)
         held = {hold.number for hold in self.holds(source)}
         for number in numbers:
@@ -176,10 +188,6 @@ class Pool:
                     code="point-held" if number in held else "newest-point",
                     hint="perdure release NAME#NUMBER releases a hold" if number in held else "make a newer one first",
                 )
-        # Oldest first, so that a crash leaves what is younger.
-        self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
-        for number in numbers:
-            self._points.pop(records.point_name(source, number), None)
 
     def _numbers(self, source: str) -> list[int]:
         found = (records.point_number(listed.name) for listed in self.storage.list(f"points/{source}"))
@@ -195,12 +203,9 @@ class Pool:
 
         Raises:
             NotFound: There is no such point.
-            Refused: It is held already.
+            Refused: It is held already, or points of its source are being deleted at this moment.
         """
-        if hold.number not in self._numbers(hold.source):
-            raise NotFound(
-                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
-            )
+        self._find_point(hold)
         try:
             write_hold(self.storage, self.keys, hold)
         except ObjectExists as error:
@@ -209,6 +214,23 @@ class Pool:
                 code="already-held",
                 hint="release it first to hold it for another reason",
             ) from error
+        try:
+            if deletion_at_work(self.storage, hold.source):
+                raise Refused(
+                    f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
+                    code="deletion-at-work",
+                    hint="run the command again in a moment",
+                )
+            self._find_point(hold)
+        except BaseException:
+            self.storage.delete(hold_name(hold.source, hold.number))
+            raise
+
+    def _find_point(self, hold: Hold) -> None:
+        if hold.number not in self._numbers(hold.source):
+            raise NotFound(
+                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
+            )
 
     def release(self, source: str, number: int) -> None:
         """End a hold.
