@@ -13,15 +13,14 @@ data (recovery, verification, repacking) finds it damaged.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.model.extents import EXTENT, ID_SIZE, ExtentMap, overlay
+from perdure.model.extents import EXTENT, ID_SIZE, ExtentMap
 from perdure.model.points import DataSource, ImageFile, PointKind, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.repository.container import BLOCK_HEADER, HEADER_SIZE
@@ -105,9 +104,7 @@ def make_synthetic_pool(
         for number in range(sources):
             source = DataSource(f"{number:032x}", f"source-{number:02}", "sqlite", f"/srv/{number:02}.db")
             pool.register(source)
-            needed = ids[number, garbage:]
-            image = ExtentMap(first * _CHUNK, _whole_chunks(first), needed[:first])
-            _commit_points(pool, source, image, _deltas(image.size, needed[first:], later, rng))
+            _commit_points(pool, source, _Image(ids[number, garbage:], first), [later] * (points - 1), rng)
         packs += sum(1 for _ in storage.list("packs")) - packs
     chunks = ids.shape[0] * ids.shape[1]
     return SyntheticPool(storage.root, cache, packs, chunks, sources * live, sources * points, chunks * _CHUNK)
@@ -140,45 +137,64 @@ def _make_packs(root: Path, index_directory: Path, ids: NDArray[np.uint8], rng: 
     return count
 
 
-def _commit_points(pool: Pool, source: DataSource, image: ExtentMap, deltas_after: Iterable[ExtentMap]) -> None:
-    """A first image and express fulls after it, each with a delta over the newest base map."""
+class _Image:
+    """A source's image: which part of which chunk each of its ranges of :data:`_RUN` bytes is.
+
+    Args:
+        ids: Ids of all chunks that the source's points need, in the order in which they were stored.
+        first: How many of them the first image made.
+    """
+
+    def __init__(self, ids: NDArray[np.uint8], first: int) -> None:
+        self.size = first * _CHUNK
+        self._ids = ids
+        self._chunk, self._part = np.divmod(np.arange(first * _RUNS_PER_CHUNK, dtype=np.uint32), _RUNS_PER_CHUNK)
+        self._next = first
+
+    def change(self, chunks: int, rng: np.random.Generator) -> ExtentMap:
+        """Change as many ranges as so many new chunks hold; returns the delta that an express full stores."""
+        ranges = chunks * _RUNS_PER_CHUNK
+        places = np.sort(rng.choice(len(self._chunk), ranges, replace=False))
+        number, part = np.divmod(np.arange(ranges, dtype=np.uint32), _RUNS_PER_CHUNK)
+        self._chunk[places], self._part[places] = self._next + number, part
+        rows = np.zeros(ranges, dtype=EXTENT)
+        rows["offset"], rows["length"] = places.astype(np.uint64) * _RUN, _RUN
+        rows["chunk"], rows["start"] = number, part * _RUN
+        ids = self._ids[self._next : self._next + chunks]
+        self._next += chunks
+        return ExtentMap(self.size, rows, ids)
+
+    def whole(self) -> ExtentMap:
+        """The map of the whole image, as laying all deltas over the first map would give it."""
+        goes_on = (self._chunk[1:] == self._chunk[:-1]) & (self._part[1:] == self._part[:-1] + 1)
+        begin = np.flatnonzero(np.append([True], ~goes_on))
+        used, number = np.unique(self._chunk[begin], return_inverse=True)
+        rows = np.zeros(len(begin), dtype=EXTENT)
+        rows["offset"] = begin.astype(np.uint64) * _RUN
+        rows["length"] = np.diff(begin, append=len(self._chunk)).astype(np.uint64) * _RUN
+        rows["chunk"], rows["start"] = number, self._part[begin] * _RUN
+        return ExtentMap(self.size, rows, self._ids[used])
+
+
+def _commit_points(
+    pool: Pool, source: DataSource, image: _Image, changed: Sequence[int], rng: np.random.Generator
+) -> None:
+    """The first image, then an express full for each number of changed chunks; a new base after 32 deltas."""
     base: StreamRef | None = None
     deltas: list[StreamRef] = []
-    since_base: list[ExtentMap] = []
-    for number, delta in enumerate(chain([None], deltas_after), 1):
+    for number, chunks in enumerate([0, *changed], 1):
         capture = pool.capture(source.id)
-        if delta is not None:
-            since_base.append(delta)
-        if base is None or len(since_base) > _DELTAS:
-            image = overlay(image, *since_base)
-            base, deltas, since_base = capture.put_map(image), [], []
-        elif delta is not None:
+        delta = image.change(chunks, rng) if chunks else None
+        if delta is None or len(deltas) == _DELTAS:
+            extents = image.whole()
+            base, deltas = capture.put_map(extents), []
+        else:
             deltas.append(capture.put_map(delta))
-        file = ImageFile("database", image.size, 8192, base, tuple(deltas), len(image.extents))
-        moment = number * _DAY_NS
+        assert base is not None
+        file = ImageFile("database", image.size, 8192, base, tuple(deltas), len(extents.extents))
+        position = Position(1, number)
         capture.commit(
             RecoveryPoint(
-                number, source.id, PointKind.EXPRESS_FULL, moment, Position(1, number), files=(file,), size=image.size
+                number, source.id, PointKind.EXPRESS_FULL, number * _DAY_NS, position, files=(file,), size=image.size
             )
         )
-
-
-def _whole_chunks(count: int) -> NDArray[np.void]:
-    rows = np.zeros(count, dtype=EXTENT)
-    rows["offset"] = np.arange(count, dtype=np.uint64) * _CHUNK
-    rows["length"] = _CHUNK
-    rows["chunk"] = np.arange(count)
-    return rows
-
-
-def _deltas(size: int, ids: NDArray[np.uint8], later: int, rng: np.random.Generator) -> Iterator[ExtentMap]:
-    """Changed ranges at random places, several in a chunk, as an express full stores them."""
-    runs = later * _RUNS_PER_CHUNK
-    for at in range(0, len(ids), later):
-        places = np.sort(rng.choice(size // _RUN, runs, replace=False))
-        rows = np.zeros(runs, dtype=EXTENT)
-        rows["offset"] = places.astype(np.uint64) * _RUN
-        rows["length"] = _RUN
-        rows["chunk"] = np.arange(runs) // _RUNS_PER_CHUNK
-        rows["start"] = np.arange(runs) % _RUNS_PER_CHUNK * _RUN
-        yield ExtentMap(size, rows, ids[at : at + later])
