@@ -34,6 +34,14 @@ app.command(pool)
 pool.command(f"{_COMMANDS}.pool:create")
 pool.command(f"{_COMMANDS}.pool:open_", name="open")
 pool.command(f"{_COMMANDS}.pool:info")
+key = App(name="key", help="See and change the ways that a storage pool opens.")
+app.command(key)
+key.command(f"{_COMMANDS}.key:list_", name="list")
+key.command(f"{_COMMANDS}.key:passphrase")
+key.command(f"{_COMMANDS}.key:add_file", name="add-file")
+key.command(f"{_COMMANDS}.key:recovery")
+key.command(f"{_COMMANDS}.key:remove")
+key.command(f"{_COMMANDS}.key:rotate")
 for _name in (
     "protect",
     "sync",

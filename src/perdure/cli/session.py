@@ -12,7 +12,10 @@ from perdure.protection.home import Home, KnownSource
 
 if TYPE_CHECKING:
     from perdure.protection.protected import Protected
+    from perdure.repository.key_changes import PoolKeys
+    from perdure.repository.keys import Secret
     from perdure.repository.pool import Pool
+    from perdure.storage.contract import Storage
 
 __all__ = ["Session"]
 
@@ -45,11 +48,28 @@ class Session:
         storage = open_storage(url)
         pool_id = read_descriptor(storage).id
         if pool_id not in self._pools:
-            secret = as_secret(read_passphrase(self.options.passphrase_file, what=f"the storage pool {storage.url}"))
+            secret = self._secret(storage)
             pool = self._closing.enter_context(open_pool(storage, secret, self.home.cache_dir(pool_id)))
             self.home.remember_pool(pool_id, storage.url)
             self._pools[pool_id] = pool
         return self._pools[pool_id]
+
+    def keys_at(self, url: str) -> PoolKeys:
+        """Open the keys of the pool at a path, to change them.
+
+        Raises:
+            PerdureError: It is not there, or the passphrase does not open it.
+        """
+        from perdure.repository.descriptor import read_descriptor
+        from perdure.repository.key_changes import PoolKeys
+        from perdure.storage.opening import open_storage
+
+        storage = open_storage(url)
+        pool_id = bytes.fromhex(read_descriptor(storage).id)
+        return PoolKeys.open(storage, self._secret(storage), pool_id)
+
+    def _secret(self, storage: Storage) -> Secret:
+        return as_secret(read_passphrase(self.options.passphrase_file, what=f"the storage pool {storage.url}"))
 
     def pool(self, pool_id: str) -> Pool:
         """Open a pool that this home knows.
