@@ -38,6 +38,7 @@ from perdure.storage.contract import (
     StorageFull,
     StorageReadOnly,
 )
+from perdure.storage.names import check_name
 
 __all__ = ["LocalStorage"]
 
@@ -255,6 +256,11 @@ class LocalStorage:
         finally:
             os.close(fd)
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        if not ranges:
+            self.size(name)
+        return [self.read_range(name, offset, length) for offset, length in ranges]
+
     def size(self, name: str) -> int:
         try:
             return self._path(name).stat().st_size
@@ -274,7 +280,8 @@ class LocalStorage:
         if not directory.is_dir():
             return
         with os.scandir(directory) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+            # A folder sorts as the names below it do: "a-b" comes before "a/b".
+            entries = sorted(found, key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name)
         for entry in entries:
             name = f"{prefix}/{entry.name}" if prefix else entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -286,10 +293,7 @@ class LocalStorage:
                     yield ObjectInfo(name, found_now.st_size, found_now.st_mtime_ns)
 
     def _path(self, name: str) -> Path:
-        parts = name.split("/")
-        if not all(parts) or any(part in (".", "..", _TEMPORARY) for part in parts):
-            raise ValueError(f"not an object name: {name!r}")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*check_name(name))
 
     def _stage(self) -> _StagedFile:
         directory = self.root / _TEMPORARY
