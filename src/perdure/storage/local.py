@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +45,7 @@ __all__ = ["LocalStorage"]
 
 _TEMPORARY = "tmp"
 _LEASES = "leases"
+_NO_SUCH_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 def _translated(error: OSError, what: str) -> StorageFailed | StorageFull | StorageReadOnly:
@@ -231,7 +233,7 @@ class LocalStorage:
     def read(self, name: str) -> bytes:
         try:
             return self._path(name).read_bytes()
-        except FileNotFoundError as error:
+        except _NO_SUCH_FILE as error:
             raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
         except OSError as error:
             raise _translated(error, f"cannot read {name} in the pool at {self.root}") from error
@@ -239,7 +241,7 @@ class LocalStorage:
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         try:
             fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
+        except _NO_SUCH_FILE as error:
             raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
         except OSError as error:
             raise _translated(error, f"cannot read {name} in the pool at {self.root}") from error
@@ -251,6 +253,8 @@ class LocalStorage:
                     break
                 data += more
             return data
+        except IsADirectoryError as error:
+            raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
         except OSError as error:
             raise _translated(error, f"cannot read {name} in the pool at {self.root}") from error
         finally:
@@ -263,9 +267,14 @@ class LocalStorage:
 
     def size(self, name: str) -> int:
         try:
-            return self._path(name).stat().st_size
-        except FileNotFoundError as error:
+            found = self._path(name).stat()
+        except _NO_SUCH_FILE as error:
             raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
+        except OSError as error:
+            raise _translated(error, f"cannot look at {name} in the pool at {self.root}") from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectMissing(f"the pool at {self.root} has no object {name}")
+        return found.st_size
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self._path(prefix) if prefix else self.root
