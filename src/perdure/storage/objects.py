@@ -17,6 +17,7 @@ Listings are sorted here: S3 and Azure list by bytes of the whole name, others (
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from datetime import UTC, datetime, timedelta
 import obstore
 from obstore.exceptions import AlreadyExistsError, GenericError
 
-from perdure.model.errors import BadInput
+from perdure.model.errors import BadInput, PerdureError
 from perdure.storage.contract import (
     Buffer,
     Capabilities,
@@ -128,7 +129,8 @@ class ObjectStorage:
         except ObjectExists:
             return
         finally:
-            self._remove([name])
+            with contextlib.suppress(PerdureError):
+                self._remove([name])
         raise BadInput(
             f"the {self.place.words} lets one object be written over another although it was asked not to "
             "(If-None-Match), so perdure cannot keep a pool there",
