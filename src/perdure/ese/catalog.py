@@ -178,20 +178,27 @@ def _entries(database: Database, place: tuple[int, int]) -> Iterator[_Entry]:
 
 
 def _entry(record: Record) -> _Entry:
-    numbers: list[int] = []
-    for column in _COLUMNS[:7]:
-        value = record.value(column)
-        if not isinstance(value, int):
-            raise ValueError(f"{column.name} is missing")  # noqa: TRY004 - it is a damaged record, not a wrong call
-        numbers.append(value)
     offset, name, template = (record.value(_BY_NAME[key]) for key in ("RecordOffset", "Name", "TemplateTable"))
     return _Entry(
-        *numbers,
+        table=_number(record, "ObjidTable"),
+        type=_number(record, "Type"),
+        id=_number(record, "Id"),
+        coltype_or_root=_number(record, "ColtypOrPgnoFDP"),
+        space=_number(record, "SpaceUsage"),
+        flags=_number(record, "Flags"),
+        pages_or_locale=_number(record, "PagesOrLocale"),
         offset=offset if isinstance(offset, int) else None,
         name=name if isinstance(name, str) else "",
         template=template if isinstance(template, str) else "",
         default=record.raw(_BY_NAME["DefaultValue"]),
     )
+
+
+def _number(record: Record, name: str) -> int:
+    value = record.value(_BY_NAME[name])
+    if not isinstance(value, int):
+        raise ValueError(f"{name} is missing")  # noqa: TRY004 - it is a damaged record, not a wrong call
+    return value
 
 
 def _table(database: Database, objid: int, entries: list[_Entry], known: dict[str, Table]) -> Table:
@@ -230,9 +237,8 @@ def _table(database: Database, objid: int, entries: list[_Entry], known: dict[st
 
 def _columns(entries: list[_Entry], inherited: tuple[Column, ...]) -> tuple[Column, ...]:
     """Own columns of a table; the fixed ones lie behind each other, the deleted ones still in their places."""
-    end = max(
-        (column.offset + column.size for column in inherited if column.offset is not None), default=_FIRST_FIXED_OFFSET
-    )
+    ends = [column.offset + column.size for column in inherited if column.offset is not None]
+    end = max(ends, default=_FIRST_FIXED_OFFSET)
     columns = []
     for entry in entries:
         kind = _COLUMN_TYPES.get(entry.coltype_or_root, ColumnType.NIL)
@@ -240,7 +246,8 @@ def _columns(entries: list[_Entry], inherited: tuple[Column, ...]) -> tuple[Colu
         size = entry.space
         if entry.id < FIRST_VARIABLE:
             size = entry.space or fixed_size(kind)
-            offset = entry.offset or end
+            # For its own tables the engine notes the same offset for all columns.
+            offset = max(entry.offset or 0, end)
             end = offset + size
         if kind is not ColumnType.NIL:
             columns.append(

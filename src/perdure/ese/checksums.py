@@ -1,9 +1,9 @@
 """Checksums of headers, pages and log segments, computed for many at once.
 
-Three schemes. *XOR32* guards headers and the pages of old databases. *ECC* guards pages of up to 8 KiB and log segments:
-besides the XOR of all words it keeps, for every bit of a bit's index, the parity of all bits whose index has it set and of
-those whose index has it clear, so that a single flipped bit can be named and flipped back. Larger pages are *four blocks*, each with an ECC
-checksum of its own; the first block also covers the other three checksums.
+Three schemes. *XOR32* guards headers and the pages of old databases. *ECC* guards pages of up to 8 KiB and log
+segments: besides the XOR of all words it keeps, for every bit of a bit's index, the parity of all bits whose index has
+it set and of those whose index has it clear, so that a single flipped bit can be named and flipped back. Larger pages
+are *four blocks*, each with an ECC checksum of its own; the first block also covers the other three checksums.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Undecoded:
 
 
 Value: TypeAlias = "bool | int | float | str | bytes | UUID | Undecoded | list[Value] | None"
-"""What a column holds: a multi-valued column with several values holds a list. A ``DATETIME`` is the stored number of days."""
+"""What a column holds; a list if it is multi-valued and has several. A ``DATETIME`` is the stored number of days."""
 
 
 @dataclass(frozen=True, slots=True)

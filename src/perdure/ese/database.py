@@ -31,18 +31,18 @@ class Database:
     :attr:`corrected`. Any other damaged page raises when it is read.
 
     Args:
-        path: The file. It may be clean or dirty; the pages of a dirty one may contradict each other, because the changes
-            that make them whole are still in the log.
+        path: The file. It may be clean or dirty; the pages of a dirty one may contradict each other, because the
+            changes that make them whole are still in the log.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.name
+        size = path.stat().st_size
+        if size == 0:
+            raise NotAnEseFile(f"{self.file} is empty", hint="name an .edb file")
         self._file = path.open("rb")
         try:
-            size = self._file.seek(0, 2)
-            if size == 0:
-                raise NotAnEseFile(f"{self.file} is empty", hint="name an .edb file")
             self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
             self.header: DatabaseHeader
             self.copies: CopiesState

@@ -94,7 +94,7 @@ class Record:
         self._tagged = dict(self._read_tagged(content[tagged_start:]))
 
     def raw(self, column: Column) -> bytes | None:
-        """The stored bytes of a fixed or variable column, its default if the record holds none, or ``None`` for null."""
+        """The stored bytes of a column, its default if the record holds none, or ``None`` for null."""
         if column.fixed:
             return self._fixed(column)
         if column.variable:
