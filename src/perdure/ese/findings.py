@@ -10,10 +10,11 @@ __all__ = ["Finding", "Severity", "damage_in"]
 
 
 class Severity(Enum):
-    """How bad a finding is."""
+    """How bad a finding is, the worst last."""
 
-    DAMAGE = "damage"
     NOTE = "note"
+    UNVERIFIED = "unverified"
+    DAMAGE = "damage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Finding:
         file: Name of the file.
         place: Where in the file: ``page 17``, ``segment 3, record 5,3,28``; empty for the file as a whole.
         what: What is the matter, and what it means, in words.
-        severity: Damage makes verification fail, a note does not.
+        severity: Damage makes verification fail, and what could not be verified keeps it from being complete.
     """
 
     code: str

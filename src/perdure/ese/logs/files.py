@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perdure.ese.errors import EseDamaged, EseUnsupported
@@ -60,6 +60,7 @@ class Log:
         records: Its records (version 8), else ``None``.
         sectors: The checksum records of a version 7 log, else ``None``.
         size: Bytes of the file.
+        readable: Whether every record up to its end is known.
         findings: What is wrong with it taken alone.
     """
 
@@ -70,6 +71,7 @@ class Log:
     records: Records | None
     sectors: SectorLog | None
     size: int
+    readable: bool
     findings: tuple[Finding, ...]
 
     @property
@@ -81,12 +83,10 @@ class Log:
         """Its number: from its header, or from its name if the header is damaged."""
         return self.header.generation if self.header is not None else self.name.generation
 
-    @property
-    def readable(self) -> bool:
-        """Whether every record up to its end is known."""
-        whole = self.segments is None or self.segments.whole
-        broken = self.records is not None and bool(self.records.findings)
-        return self.header is not None and whole and not broken and not (self.sectors and self.sectors.findings)
+    def without_content(self) -> Log:
+        """The same log without the bytes of its segments and records: enough to check a chain of thousands."""
+        segments = None if self.segments is None else self.segments.without_content()
+        return replace(self, segments=segments, records=None)
 
 
 def read_log(path: Path) -> Log:
@@ -150,7 +150,19 @@ class _Opened:
         if records is not None:
             findings += records.findings
             findings += _about_end(self.path.name, self.name, records)
-        return Log(self.path, self.name, self.header, self.segments, records, self.sectors, self.size, tuple(findings))
+        whole = self.segments is None or self.segments.whole
+        broken = bool(records and records.findings) or bool(self.sectors and self.sectors.findings)
+        return Log(
+            path=self.path,
+            name=self.name,
+            header=self.header,
+            segments=self.segments,
+            records=records,
+            sectors=self.sectors,
+            size=self.size,
+            readable=self.header is not None and whole and not broken,
+            findings=tuple(findings),
+        )
 
 
 def _about_file(file: str, name: LogName, header: LogHeader, size: int) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ left over from an older log that the engine has recycled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,9 @@ class Segments:
         file: The log's name.
         generation: Its number.
         content: Them, ``uint8[n, 4096]``, as they were written: a flipped bit is corrected, a torn last segment is
-            replaced by its shadow.
+            replaced by its shadow. Empty if it was let go.
         first: Sector number of the first.
+        count: How many.
         checksums: XOR of the checksums of all of them, which the next log's header repeats.
         findings: What is wrong.
         has_shadow: Whether the last one is there twice.
@@ -55,14 +56,15 @@ class Segments:
     generation: int
     content: Octets
     first: int
+    count: int
     checksums: int
     findings: tuple[Finding, ...]
     has_shadow: bool
     whole: bool
 
-    @property
-    def count(self) -> int:
-        return len(self.content)
+    def without_content(self) -> Segments:
+        """The same without their bytes."""
+        return replace(self, content=np.empty((0, SEGMENT_SIZE), np.uint8))
 
     @property
     def last(self) -> int:
@@ -131,7 +133,9 @@ class _Examination:
                 content[index] = segment
         stored = np.ascontiguousarray(content[:, :8]).view("<u8")[:, 0]
         checksums = int(np.bitwise_xor.reduce(stored)) if len(stored) else 0
-        return Segments(self.file, self.generation, content, self.first, checksums, tuple(self.findings), shadow, whole)
+        return Segments(
+            self.file, self.generation, content, self.first, end, checksums, tuple(self.findings), shadow, whole
+        )
 
     def _end(self, expected: NDArray[np.bool_]) -> tuple[int, bool]:
         """Index of the first segment that does not continue the log, and whether that is where the log should end."""
