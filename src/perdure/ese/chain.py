@@ -42,16 +42,17 @@ class Chain:
 
         Replay passes from a log to the next only if every record of it is known and the next one joins it.
         """
-        last = generation - 1
+        before: Log | None = None
         for log in self.logs:
-            if log.generation != last + 1 or log.header is None:
+            wanted = generation if before is None else (before.generation or 0) + 1
+            if log.generation != wanted:
                 continue
-            if last >= generation and not _joins(self.log(last), log):
+            if log.header is None or (before is not None and not _joins(before, log)):
                 break
-            last += 1
+            before = log
             if not log.readable:
                 break
-        return last
+        return generation - 1 if before is None else before.generation or 0
 
 
 def join_logs(logs: Sequence[Log], signature: Signature | None = None) -> Chain:
@@ -192,9 +193,9 @@ def _unlinked(log: Log, what: str, *, code: str) -> Finding:
     return Finding(code, log.file, f"generation {log.generation or 0:X}", f"{what}; recovery ends before it")
 
 
-def _joins(before: Log | None, after: Log) -> bool:
+def _joins(before: Log, after: Log) -> bool:
     """Whether the engine would go on from one log to the next."""
-    if before is None or before.header is None or after.header is None:
+    if before.header is None or after.header is None:
         return False
     return after.header.previous_created == before.header.created and _checksums_match(before, after)
 

@@ -17,9 +17,10 @@ __all__ = ["verify_structure"]
 
 
 def verify_structure(database: Database, progress: Callable[[int], None] = lambda _done: None) -> list[Finding]:
-    """Check what checksums cannot: that the catalog and its shadow agree, that every tree is whole and in key order, that
-    sibling pages name each other, that pages count their free bytes rightly, that space trees can be read, and that every
-    row can be decoded.
+    """Check what checksums cannot.
+
+    The catalog and its shadow agree, every tree is whole and in key order, sibling pages name each other, pages count
+    their free bytes rightly, space trees can be read, and every row can be decoded.
 
     The pages of a dirty database may contradict each other until its logs are replayed, so check clean ones.
 

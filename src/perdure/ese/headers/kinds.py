@@ -86,13 +86,14 @@ def kind_by_content(head: bytes) -> FileKind | None:
         return FileKind.STREAMING if streaming else FileKind.DATABASE
     whole = len(head) >= _HEADER and any(head[:_HEADER]) and fields.u32(0) == xor32(head[:_HEADER])
     versioned = _LOG_VERSIONS.get(fields.u32(32)) == fields.u32(36)
+    sectors = (fields.u16(8), fields.u16(10)) in ((512, 8), (4096, 1))
     try:
         kind = _BY_TYPE.get(FileType(fields.u32(_TYPE_OFFSET)))
     except ValueError:
         kind = None
-    if kind is not None and (whole or (kind is FileKind.LOG and versioned)):
+    if kind is not None and whole:
         return kind
-    if versioned:
+    if (versioned, sectors, kind is FileKind.LOG).count(True) >= 2:
         return FileKind.LOG
     if len(head) >= 2 * _HEADER and fields.u32(_HEADER + _TYPE_OFFSET) == FileType.CHECKPOINT:
         second = head[_HEADER : 2 * _HEADER]

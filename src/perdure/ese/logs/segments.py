@@ -134,7 +134,15 @@ class _Examination:
         stored = np.ascontiguousarray(content[:, :8]).view("<u8")[:, 0]
         checksums = int(np.bitwise_xor.reduce(stored)) if len(stored) else 0
         return Segments(
-            self.file, self.generation, content, self.first, end, checksums, tuple(self.findings), shadow, whole
+            file=self.file,
+            generation=self.generation,
+            content=content,
+            first=self.first,
+            count=end,
+            checksums=checksums,
+            findings=tuple(self.findings),
+            has_shadow=bool(shadow),
+            whole=whole,
         )
 
     def _end(self, expected: NDArray[np.bool_]) -> tuple[int, bool]:
