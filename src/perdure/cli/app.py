@@ -63,6 +63,11 @@ for _name in (
     _module = _name.replace("-", "_")
     app.command(f"{_COMMANDS}.{_module}:{_module}", name=_name)
 app.command(f"{_COMMANDS}.hold:release")
+ese = App(name="ese", help="Read and verify the files of Exchange's storage engine (ESE).")
+app.command(ese)
+for _name in ("header", "verify", "dump-log", "space", "tables", "rows"):
+    _module = _name.replace("-", "_")
+    ese.command(f"{_COMMANDS}.ese.{_module}:{_module}", name=_name)
 
 
 def main() -> NoReturn:
