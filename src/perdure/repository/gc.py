@@ -55,11 +55,12 @@ from numpy.typing import NDArray
 from perdure.repository.condemned import CondemnedList, publish_condemned
 from perdure.repository.index_snapshot import IndexSnapshot, PackUse
 from perdure.repository.leases import WorkLease, blocking_leases, take_collection_lease
+from perdure.repository.locking import delete_unlocked
 from perdure.repository.marking import blocked, mark
 from perdure.repository.packs import pack_name
 from perdure.repository.pool import Pool
 from perdure.repository.repack import Thin, repack
-from perdure.storage.contract import ObjectExists, ObjectLocked
+from perdure.storage.contract import ObjectExists
 
 __all__ = ["GRACE_S", "REPACK_BELOW", "Collection", "Survey", "collect_garbage", "survey"]
 
@@ -339,25 +340,12 @@ def _delete(run: _Run, doomed: Mapping[bytes, int]) -> None:
     for at in range(0, len(ordered), _AT_ONCE):
         run.lease.renew_if_due()
         run.lease.check()
-        gone = _deleted(run, ordered[at : at + _AT_ONCE])
+        part = ordered[at : at + _AT_ONCE]
+        locked = delete_unlocked(run.pool.storage, [pack_name(pack) for pack in part])
+        gone = [pack for pack in part if pack_name(pack) not in locked]
+        run.count(locked=len(locked))
         run.pool.index.forget(gone)
         run.count(deleted=len(gone), deleted_bytes=sum(doomed[pack] for pack in gone))
-
-
-def _deleted(run: _Run, packs: list[bytes]) -> list[bytes]:
-    storage = run.pool.storage
-    try:
-        storage.delete(*map(pack_name, packs))
-        return packs
-    except ObjectLocked:
-        gone = []
-        for pack in packs:
-            try:
-                storage.delete(pack_name(pack))
-                gone.append(pack)
-            except ObjectLocked:
-                run.count(locked=1)
-        return gone
 
 
 def _remove_lists(pool: Pool, done: list[CondemnedList], *, highest: int) -> None:
