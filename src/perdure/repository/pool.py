@@ -226,16 +226,19 @@ class Pool:
                 hint="release it first to hold it for another reason",
             ) from error
         try:
-            if deletion_at_work(self.storage, hold.source):
-                raise Refused(
-                    f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
-                    code="deletion-at-work",
-                    hint="run the command again in a moment",
-                )
+            self._refuse_beside_deletion(hold)
             self._find_point(hold)
         except BaseException:
             self.storage.delete(hold_name(hold.source, hold.number))
             raise
+
+    def _refuse_beside_deletion(self, hold: Hold) -> None:
+        if deletion_at_work(self.storage, hold.source):
+            raise Refused(
+                f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
+                code="deletion-at-work",
+                hint="run the command again in a moment",
+            )
 
     def _find_point(self, hold: Hold) -> None:
         if hold.number not in self._numbers(hold.source):
