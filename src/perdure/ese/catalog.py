@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 
 from perdure.ese.checksums import LARGE_PAGE
 from perdure.ese.columns import FIRST_VARIABLE, Column, ColumnType, fixed_size
@@ -58,7 +59,7 @@ class Index:
         return bool(self.flags & 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A table.
 
@@ -93,10 +94,14 @@ class Table:
         Raises:
             TableNotFound: There is none.
         """
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise TableNotFound(f"table {self.name} has no column {name!r}", code="column-not-found")
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise TableNotFound(f"table {self.name} has no column {name!r}", code="column-not-found") from None
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
 
 
 @dataclass(frozen=True, slots=True)

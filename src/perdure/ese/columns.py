@@ -160,7 +160,10 @@ def value_of(column: Column, content: bytes) -> Value:
     if kind is ColumnType.GUID:
         return UUID(bytes_le=content)
     if kind in _TEXT:
-        return content.decode(_encoding(column.codepage), "backslashreplace")
+        encoding = _encoding(column.codepage)
+        if encoding == "utf-16-le" and len(content) % 2:
+            content += b"\0"  # a column of an odd fixed size cuts its last character in half
+        return content.decode(encoding, "backslashreplace")
     return content
 
 

@@ -76,7 +76,7 @@ class LongValues:
         if root.encrypted:
             return Undecoded("it is encrypted", b"".join(part for _, part in parts))
         whole = bytearray()
-        bounds = [offset for offset, _ in parts[1:]] + [root.size]
+        bounds = [*(offset for offset, _ in parts), root.size][1:]
         for (offset, part), end in zip(parts, bounds, strict=True):
             if offset != len(whole) or end < offset:
                 raise self._damaged(key, f"has no part for offset {len(whole)}")

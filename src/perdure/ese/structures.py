@@ -176,7 +176,7 @@ class EngineParameters:
 
 
 class Fields:
-    """Reads packed little-endian fields at fixed offsets.
+    """Reads packed little-endian fields at fixed offsets. Numbers beyond the end of the bytes are 0.
 
     Args:
         content: The bytes; offsets count from their start.
@@ -188,7 +188,7 @@ class Fields:
         self.content = content
 
     def u8(self, offset: int) -> int:
-        return self.content[offset]
+        return int.from_bytes(self.content[offset : offset + 1], "little")
 
     def u16(self, offset: int) -> int:
         return int.from_bytes(self.content[offset : offset + 2], "little")

@@ -22,6 +22,13 @@ class _Field:
     offset: int
     kind: str
 
+    @property
+    def end(self) -> int:
+        return self.offset + _SIZES[self.kind]
+
+
+_SIZES = {"u8": 1, "u16": 2, "u32": 4, "i32": 4, "u64": 8, "lgpos": 8, "time": 8, "sig": 28}
+
 
 def _fields(text: str) -> list[_Field]:
     """Fields written as ``name@offset:kind``."""
@@ -85,7 +92,8 @@ _SPECIFIC: dict[int, list[_Field]] = {
     ),
     65: _fields(
         "destination@32:u32 left@36:u32 right@40:u32 parent@44:u32 left_dbtime_before@48:u64 "
-        "right_dbtime_before@56:u64 parent_dbtime_before@64:u64 root@72:u32 objid@76:u32 parent_line@80:u32 move_flags@84:u32"
+        "right_dbtime_before@56:u64 parent_dbtime_before@64:u64 root@72:u32 objid@76:u32 parent_line@80:u32 "
+        "move_flags@84:u32"
     ),
     66: _fields("dbid@1:u8 page@2:u32 dbtime@6:u64"),
     68: _fields("dbid@5:u8 last_page@6:u32"),
@@ -113,7 +121,8 @@ def details(record: LogRecord) -> dict[str, Detail]:
     if kind is not None and kind.head is not Head.NONE:
         fields = _PAGE + (_NODE if kind.head is Head.NODE else [])
         found.update((field.name, _read(at, field)) for field in fields)
-    found.update((field.name, _read(at, field)) for field in _SPECIFIC.get(record.type, []))
+    there = [field for field in _SPECIFIC.get(record.type, []) if field.end <= len(record.content)]
+    found.update((field.name, _read(at, field)) for field in there)
     if record.type == _MACRO_INFO:
         found["pages"] = _numbers(record.content, 5)
     elif record.type == _MACRO_INFO_2:

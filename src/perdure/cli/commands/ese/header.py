@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["header"]
 
 _HEAD = 1 << 16
+_BIT_PATTERNS = {"checksum", "magic", "version", "flags", "previous_segments", "generation", "sort_version"}
 
 
 def header(file: Path, /, *more: Path, common: CommonOptions = DEFAULT_OPTIONS) -> int:
@@ -65,7 +66,9 @@ def _show(path: Path, common: CommonOptions) -> bool:
         lines.append(_line("copies", _about(copies)))
     lines += [_line(name, text(value)) for name, value in more.items()]
     lines += [
-        _line(field.name, text(getattr(decoded, field.name))) for field in fields(decoded) if field.name != "attached"
+        _line(field.name, _value(field.name, getattr(decoded, field.name)))
+        for field in fields(decoded)
+        if field.name != "attached"
     ]
     for attachment in getattr(decoded, "attached", ()):
         lines += _attachment_lines(attachment)
@@ -115,12 +118,22 @@ def _about(copies: CopiesState) -> str:
 
 
 def _attachment_lines(attachment: Attachment) -> Iterator[str]:
-    from perdure.cli.commands.ese.documents import text
-
     yield f"    attached database {attachment.dbid}: {attachment.path}"
     for field in fields(attachment):
         if field.name not in ("dbid", "path"):
-            yield "  " + _line(field.name, text(getattr(attachment, field.name)))
+            yield "  " + _line(field.name, _value(field.name, getattr(attachment, field.name)))
+
+
+def _value(name: str, value: object) -> str:
+    """A field as people read it: numbers that are patterns of bits in hexadecimal digits."""
+    from perdure.cli.commands.ese.documents import text
+
+    if isinstance(value, int) and name in _BIT_PATTERNS:
+        return f"{value:#x}"
+    if is_dataclass(value) and not hasattr(type(value), "__bool__"):
+        named = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return ", ".join(f"{key.replace('_', ' ')} {text(item)}" for key, item in named if item)
+    return text(value)
 
 
 def _line(name: str, value: str) -> str:

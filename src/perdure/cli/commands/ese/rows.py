@@ -11,7 +11,6 @@ from perdure.cli.output import print_json, print_lines
 from perdure.model.errors import BadInput
 
 if TYPE_CHECKING:
-    from perdure.ese.catalog import Table
     from perdure.ese.columns import Column, Value
 
 __all__ = ["rows"]
@@ -54,14 +53,9 @@ def rows(file: Path, table: str, /, *, limit: int | None = None, common: CommonO
             if common.json:
                 print_json({"key": row.key.hex(), "values": document(values)})
             else:
-                named = _columns_by_name(found)
-                print_lines([f"{name}: {_shown(named[name], value)}" for name, value in values.items()])
+                print_lines([f"{name}: {_shown(found.column(name), value)}" for name, value in values.items()])
                 print_lines([""])
         return closing_remarks(database)
-
-
-def _columns_by_name(table: Table) -> dict[str, Column]:
-    return {column.name: column for column in table.columns}
 
 
 def _shown(column: Column, value: Value) -> str:
