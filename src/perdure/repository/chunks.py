@@ -40,8 +40,13 @@ class ChunkWriter:
     def put(self, content: Buffer) -> bytes:
         """Store one chunk if the pool has it not yet; returns its id."""
         chunk = self._keys.content_id(content)
+        self.add(chunk, content)
+        return chunk
+
+    def add(self, chunk: bytes, content: Buffer) -> bool:
+        """Store one chunk under its id, which the caller has computed; returns whether the pool had it not yet."""
         if chunk in self._fresh or self._index.has(chunk):
-            return chunk
+            return False
         writer = self._open.get(threading.get_ident())
         if writer is None:
             writer = PackWriter(self._storage, self._keys)
@@ -55,10 +60,14 @@ class ChunkWriter:
                 del self._open[threading.get_ident()]
         if writer.full:
             self._finish(writer)
-        return chunk
+        return True
 
-    def make_durable(self) -> None:
-        """Return when every chunk put so far is durable and in the index. No ``put`` may be under way."""
+    def make_durable(self) -> list[tuple[bytes, int]]:
+        """Return when every chunk put so far is durable and in the index. No ``put`` may be under way.
+
+        Returns:
+            Id and size of the packs that were written since the last time.
+        """
         with self._lock:
             writers, self._open = list(self._open.values()), {}
         for writer in writers:
@@ -67,8 +76,10 @@ class ChunkWriter:
         self._storage.barrier(pending)
         for pack, size, rows in self._finished:
             self._index.add_pack(pack, size, rows)
+        written = [(pack, size) for pack, size, _ in self._finished]
         self._finished = []
         self._fresh = set()
+        return written
 
     def discard(self) -> None:
         """Drop packs that are not complete."""
