@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from perdure.model.extents import ExtentMap, build, overlay
 from perdure.model.points import ImageFile
+from perdure.protection.defragmenting import defragmented
 from perdure.protection.parallel import for_each_number
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.vault import Capture, Vault
@@ -150,7 +151,8 @@ def next_file(
 ) -> ImageFile:
     """The image of a file after a delta: one delta more, or a new base map when there are too many.
 
-    A new base is a new *map* over the chunks that are there already; no data is stored again.
+    A new base is a new map over the chunks that are there already; data is stored again only where the image has
+    become fragmented (see :mod:`perdure.protection.defragmenting`).
 
     Args:
         previous: The file in the image before; ``None`` if it had none, and then ``delta`` is its whole map.
@@ -166,6 +168,7 @@ def next_file(
     page_size = page_size or previous.page_size
     carried = sum(ref.size for ref in previous.deltas)
     if len(previous.deltas) >= MAX_DELTAS or carried > max(SMALL_MAPS, previous.base.size // 2):
+        resolved = defragmented(resolved, capture, vault)
         base = capture.put_map(resolved)
         return ImageFile(previous.name, resolved.size, page_size, base, extents=len(resolved.extents))
     deltas = (*previous.deltas, capture.put_map(delta))

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perdure.model.extents import ExtentMap
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
 from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
@@ -109,6 +112,14 @@ class Vault(Protocol):
 
     def chunk_id(self, data: bytes | bytearray | memoryview) -> bytes:
         """The id that this content would have, for comparing without reading it back."""
+        ...
+
+    def chunk_sizes(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+        """Bytes of content of each chunk.
+
+        Raises:
+            Damaged: One is missing.
+        """
         ...
 
     def read_chunk(self, chunk: bytes) -> bytes: ...

@@ -91,21 +91,12 @@ class Origin:
         """
         try:
             with self.told_from_damage():
-                content = self._read(chunk)
+                content = self.pool.read_chunk(chunk)
             self.check(chunk, content)
         except (Damaged, ObjectMissing) as error:
             self.damaged[chunk] = error.message
             raise error if isinstance(error, Damaged) else Damaged(error.message, code="damaged-object") from error
         return content
-
-    def _read(self, chunk: bytes) -> bytes:
-        try:
-            return self.pool.read_chunk(chunk)
-        except (Damaged, ObjectMissing):
-            # A collection may have repacked it meanwhile.
-            self.pool.matched.refresh()
-            self._snapshot = None
-            return self.pool.read_chunk(chunk)
 
     def check(self, chunk: bytes, content: bytes) -> None:
         """Make sure that content is what its id says, so that no mistake is ever sealed anew as the truth.
@@ -115,6 +106,14 @@ class Origin:
         """
         if self.pool.chunk_id(content) != chunk:
             raise Damaged(f"chunk {chunk.hex()[:16]}: its content does not match its id", code="damaged-chunk")
+
+    def must_be_there(self) -> None:
+        """Make sure that the pool can be reached at all.
+
+        Raises:
+            PerdureError: It cannot.
+        """
+        read_descriptor(self.pool.storage)
 
     @contextlib.contextmanager
     def told_from_damage(self) -> Iterator[None]:
@@ -127,7 +126,7 @@ class Origin:
         try:
             yield
         except StorageFailed as error:
-            read_descriptor(self.pool.storage)
+            self.must_be_there()
             raise Damaged(error.message, code="damaged-object") from error
 
     def _refuse_damaged(self, ids: Ids) -> None:
@@ -187,7 +186,7 @@ class Shipment:
     def put_stream(self, data: bytes) -> StreamRef:
         """Store a map or listing; implements ``StreamSink``."""
         ref = self.capture.put_stream(data)
-        # What is new is in the index only when it is durable.
+        # What is new comes into the index only when it is durable.
         self._unproven.extend(chunk for chunk in ref.chunks if self.pool.index.has(chunk))
         self.tick(0)
         return ref

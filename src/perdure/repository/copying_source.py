@@ -178,6 +178,7 @@ class _SourceCopying:
 
     def _not_copied(self, point: RecoveryPoint, error: PerdureError) -> None:
         """Say why a point was not copied: pruned, copied by somebody else, or damaged."""
+        self._origin.must_be_there()
         if error.code == "point-exists":
             self._refuse_another(point)
             self._report.notes.append(f"another process copied recovery point #{point.number} at the same time")
@@ -235,6 +236,7 @@ class _SourceCopying:
         except DamagedOnArrival:
             raise
         except (Damaged, ObjectMissing) as error:
+            self._origin.must_be_there()
             after, last = span.after_place, span.last_place
             self._failed(f"log {span.generation}:{after} to {span.generation}:{last}", error)
             return

@@ -32,8 +32,8 @@ _Rows = NDArray[np.void]
 _SMALL = 1 << 14
 """Segments with fewer rows are merged whenever something is written."""
 _RATIO = 4
-"""A segment is merged with the smaller ones when it has at most this many times their rows: keeps segments few,
-and writes each row only some log4(rows) times."""
+"""A segment is merged with all smaller ones when it has at most this many times their rows together: keeps segments
+few, and writes each row only a few times in its life."""
 _MOST_SEGMENTS = 24
 """While a rebuild writes segments one after the other, they are merged when there are more: a look-up asks each."""
 
@@ -60,8 +60,8 @@ class _Judged:
 
     def place(self, row: int) -> ChunkPlace:
         segment = self.segment
-        pack = segment.packs[segment.pack[row]].tobytes()
-        return ChunkPlace(pack, int(segment.offset[row]), int(segment.stored[row]), int(segment.raw[row]))
+        pack = segment.packs[segment.pack.item(row)].tobytes()
+        return ChunkPlace(pack, segment.offset.item(row), segment.stored.item(row), segment.raw.item(row))
 
 
 class _Recent:
@@ -334,7 +334,8 @@ class ChunkIndex:
             if view.recent.packs:
                 recent = view.recent.segment()
                 parts.append((recent, np.ones(len(recent.packs), dtype=np.bool_)))
-        if all(segment.file and not _mostly(~kept) for segment, kept in parts):
+        cached = [(len(segment), _mostly(~kept)) for segment, kept in parts if segment.file]
+        if len(cached) == len(parts) and (spilling or not _due(cached, 0)):
             return
         with contextlib.suppress(OSError):
             self._cache.make()
@@ -367,10 +368,10 @@ def _copies(view: _View, chunk: bytes) -> Iterator[tuple[int, ChunkPlace]]:
     """Every copy of a chunk with the standing of its pack."""
     for place in view.recent.places.get(chunk, ()):
         yield CONDEMNED if place.pack in view.condemned else LIVE, place
-    prefix, rest = np.uint64(int.from_bytes(chunk[:8], "little")), chunk[8:]
+    prefix, rest = int.from_bytes(chunk[:8], "little"), chunk[8:]
     for judged in view.segments:
         for row in judged.segment.rows_of(prefix, rest):
-            standing = judged.standing[judged.segment.pack[row]]
+            standing = judged.standing[judged.segment.pack.item(row)]
             if standing != GONE:
                 yield standing, judged.place(row)
 
@@ -433,13 +434,13 @@ def _due(cached: Sequence[tuple[int, bool]], new_rows: int) -> set[int]:
     """
     merging = {number for number, (_, stale) in enumerate(cached) if stale}
     total = new_rows + sum(cached[number][0] for number in merging)
-    if not total:
-        return merging
-    for number in sorted(range(len(cached)), key=lambda number: cached[number][0]):
+    below: list[int] = []
+    for number in sorted(set(range(len(cached))) - merging, key=lambda number: cached[number][0]):
         rows = cached[number][0]
-        if number not in merging and rows <= max(_SMALL, _RATIO * total):
-            merging.add(number)
-            total += rows
+        below.append(number)
+        if total and rows <= max(_SMALL, _RATIO * total):
+            merging.update(below)
+        total += rows
     return merging
 
 

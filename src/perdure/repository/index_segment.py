@@ -80,11 +80,12 @@ class Segment:
         """For each pack id its number here, or -1."""
         return find_packs(self.packs, packs)
 
-    def rows_of(self, prefix: np.uint64, rest: bytes) -> Iterator[int]:
+    def rows_of(self, prefix: int, rest: bytes) -> Iterator[int]:
         """The rows of one chunk id: its first 8 bytes and the other 24."""
-        row = int(self.prefixes.searchsorted(prefix))
-        while row < len(self.prefixes) and self.prefixes[row] == prefix:
-            if self.rests[row].tobytes() == rest:
+        # item() gives Python's own numbers and bytes, which are several times faster to handle one by one.
+        row = self.prefixes.searchsorted(np.uint64(prefix)).item()
+        while row < len(self.prefixes) and self.prefixes.item(row) == prefix:
+            if self.rests.item(row) == rest:
                 yield row
             row += 1
 

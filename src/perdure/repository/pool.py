@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perdure.model.errors import BadInput, Damaged, NotFound, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
@@ -17,7 +20,7 @@ from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
-from perdure.repository.chunks import ChunkReader, ChunkWriter
+from perdure.repository.chunks import BadCopy, ChunkReader, ChunkWriter
 from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
@@ -25,6 +28,7 @@ from perdure.repository.keys import KeyRing
 from perdure.repository.leases import take_lease
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
+from perdure.repository.packs import pack_name
 from perdure.repository.policies import read_policy, write_policy
 from perdure.storage.contract import Buffer, ObjectExists, ObjectMissing, Storage
 
@@ -68,7 +72,7 @@ class Pool:
         self.damage: list[Damaged] = []
         self._index = ChunkIndex(cache_dir / "index")
         self.matched = MatchedIndex(storage, keys, self._index, self.damage.append)
-        self._reader = ChunkReader(storage, keys, self._index)
+        self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh, self._note_bad_copy)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
 
@@ -316,6 +320,10 @@ class Pool:
     def chunk_id(self, data: Buffer) -> bytes:
         return self.keys.content_id(data)
 
+    def chunk_sizes(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+        reader = self._matched_reader()
+        return np.fromiter((reader.place(chunk).raw for chunk in chunks), np.int64, len(chunks))
+
     def read_chunk(self, chunk: bytes) -> bytes:
         return self._matched_reader().read(chunk)
 
@@ -336,6 +344,10 @@ class Pool:
     def _matched_reader(self) -> ChunkReader:
         _ = self.index
         return self._reader
+
+    def _note_bad_copy(self, bad: BadCopy) -> None:
+        where = f"chunk {bad.chunk.hex()[:16]} in {pack_name(bad.place.pack)}"
+        self.damage.append(Damaged(f"{where}: {bad.error.message}", code="damaged-chunk"))
 
     def _noting_damage(self, read: Callable[[], _Read]) -> _Read | None:
         try:

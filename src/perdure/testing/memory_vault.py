@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
@@ -77,6 +79,7 @@ class MemoryVault:
     Attributes:
         full: While true, everything that writes raises ``PoolUnusable``.
         chunks: Content by chunk id; tests may damage it.
+        unreadable: Names of log segments whose payload cannot be read.
         decoded: How many times a chunk was read.
         writes: What became durable, in order: ``("log", position)``.
     """
@@ -91,6 +94,7 @@ class MemoryVault:
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
+        self.unreadable: set[str] = set()
         self.decoded = 0
         self.guard = threading.RLock()
 
@@ -164,6 +168,8 @@ class MemoryVault:
         return self._stored(source, span)[0]
 
     def blocks(self, source: str, span: LogSpan) -> Iterator[bytes]:
+        if span.name in self.unreadable:
+            raise Damaged(f"{span.name} is damaged", code="damaged-object")
         yield from self._stored(source, span)[1]
 
     def append(self, source: str, segment: LogSegment) -> LogSpan:
@@ -218,6 +224,9 @@ class MemoryVault:
 
     def chunk_id(self, data: bytes | bytearray | memoryview) -> bytes:
         return blake3(data).digest()
+
+    def chunk_sizes(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+        return np.array([len(self.chunks[chunk]) for chunk in chunks], dtype=np.int64)
 
     def read_chunk(self, chunk: bytes) -> bytes:
         content = self.chunks.get(chunk)

@@ -102,7 +102,9 @@ def append_log(pool: Pool, source: str, after: Position, last: Position, payload
     places = range(after.place + 1 if after.generation == last.generation else 1, last.place + 1)
     marks = np.array([(place, time.time_ns()) for place in places], dtype=MARK)
     payload = payload or os.urandom(3000)
-    return pool.append(source, LogSegment(after, last, marks, os.urandom(8), b"index", [payload[:1000], payload[1000:]]))
+    return pool.append(
+        source, LogSegment(after, last, marks, os.urandom(8), b"index", [payload[:1000], payload[1000:]])
+    )
 
 
 def log_content(pool: Pool, source: str) -> dict[tuple[int, int, int], tuple[object, ...]]:
