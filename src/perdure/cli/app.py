@@ -47,6 +47,7 @@ for _name in (
     "retention",
     "prune",
     "gc",
+    "copy",
     "hold",
     "delete",
     "status",

@@ -68,6 +68,16 @@ class CopyReport:
     seconds: float
 
     @property
+    def shipped(self) -> int:
+        """Bytes written into the other pool."""
+        return sum(each.shipped for each in self.sources)
+
+    @property
+    def skipped(self) -> int:
+        """Bytes that the other pool had already."""
+        return sum(each.skipped for each in self.sources)
+
+    @property
     def complete(self) -> bool:
         """Whether everything that was to be copied is in the other pool."""
         return not any(each.failures for each in self.sources)

@@ -20,7 +20,17 @@ from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.local import LocalStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
-from perdure.testing.twin_pools import FOLDER, append_log, copy_all, differences, log_content, new_pool, opened, put_delta, put_tree
+from perdure.testing.twin_pools import (
+    FOLDER,
+    append_log,
+    copy_all,
+    differences,
+    log_content,
+    new_pool,
+    opened,
+    put_delta,
+    put_tree,
+)
 
 
 @pytest.fixture
@@ -100,7 +110,8 @@ def test_only_what_is_new_travels(a: Pool, b: Pool, tmp_path: Path) -> None:
     read_one, read_many = watched.read_chunk, watched.for_each_chunk
     watched.read_chunk = lambda chunk: reads.append(chunk) or read_one(chunk)  # type: ignore[method-assign]
     watched.for_each_chunk = lambda chunks, work, threads: (  # type: ignore[method-assign]
-        reads.extend(chunks), read_many(chunks, work, threads=threads)
+        reads.extend(chunks),
+        read_many(chunks, work, threads=threads),
     )
 
     report = copy_all(watched, b)
