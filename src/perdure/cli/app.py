@@ -55,6 +55,7 @@ for _name in (
     "retention",
     "prune",
     "gc",
+    "copy",
     "hold",
     "delete",
     "status",

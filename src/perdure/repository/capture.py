@@ -57,6 +57,11 @@ class PoolCapture:
         self._lease.renew_if_due()
         return self._chunks.put(data)
 
+    def add(self, chunk: bytes, data: Buffer) -> bool:
+        """Store one chunk under its id, which the caller has computed; returns whether the pool had it not yet."""
+        self._lease.renew_if_due()
+        return self._chunks.add(chunk, data)
+
     def put_stream(self, data: bytes) -> StreamRef:
         view = memoryview(data)
         pieces = [view[at : at + _PIECE] for at in range(0, len(view), _PIECE)]
@@ -71,10 +76,30 @@ class PoolCapture:
         Raises:
             Refused: Another process committed a point of this source meanwhile, or this one stood still for too long.
         """
+        return self._committed(replace(draft, number=self._number, committed_ns=time.time_ns()))
+
+    def flush(self) -> list[tuple[bytes, int]]:
+        """Return when everything put so far is durable, with id and size of the packs written since the last time.
+
+        No ``put`` may be under way.
+        """
+        return self._chunks.make_durable()
+
+    def commit_as(self, point: RecoveryPoint) -> RecoveryPoint:
+        """Commit a point of another pool: all stays as it is there, but for ``stored``.
+
+        Raises:
+            Refused: As :meth:`commit`.
+        """
+        if point.number != self._number:
+            raise ValueError(f"this capture is for number {self._number}, not {point.number}")
+        return self._committed(point)
+
+    def _committed(self, point: RecoveryPoint) -> RecoveryPoint:
         self._chunks.make_durable()
         self._lock([pack_name(pack) for pack in self._chunks.packs])
         self._lease.check()
-        point = replace(draft, number=self._number, stored=self.stored, committed_ns=time.time_ns())
+        point = replace(point, stored=self.stored)
         try:
             self._write(point)
         except ObjectExists as error:

@@ -151,6 +151,13 @@ class Pool:
         return found
 
     def capture(self, source: str) -> PoolCapture:
+        return self._capture(source, None)
+
+    def capture_as(self, source: str, number: int) -> PoolCapture:
+        """A capture of a point that has its number from another pool; it may lie below the newest one."""
+        return self._capture(source, number)
+
+    def _capture(self, source: str, number: int | None) -> PoolCapture:
         def write(point: RecoveryPoint) -> int:
             size = records.write_point(self.storage, self.keys, point)
             if point.position is not None:
@@ -160,7 +167,8 @@ class Pool:
         lease = take_lease(self.storage)
         try:
             self.matched.heed_condemned()
-            number = max(self._numbers(source), default=0) + 1
+            if number is None:
+                number = max(self._numbers(source), default=0) + 1
         except BaseException:
             lease.release()
             raise

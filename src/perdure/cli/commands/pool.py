@@ -14,6 +14,7 @@ from perdure.cli.wording import count, size
 from perdure.model.moments import moment_text, rfc3339
 
 if TYPE_CHECKING:
+    from perdure.model.points import DataSource
     from perdure.repository.pool import PoolInfo
 
 __all__ = ["create", "info", "open_"]
@@ -67,34 +68,53 @@ def create(path: str, /, *, endpoint: str | None = None, common: CommonOptions =
     return 0
 
 
-def open_(path: str, /, *, endpoint: str | None = None, common: CommonOptions = DEFAULT_OPTIONS) -> int:
+def open_(
+    path: str,
+    /,
+    *,
+    endpoint: str | None = None,
+    take_over: bool = False,
+    common: CommonOptions = DEFAULT_OPTIONS,
+) -> int:
     """Make the data sources of an existing pool known on this machine.
 
     Use it after the loss of a machine, or when a pool has moved: every data source that the pool holds can then be
-    recovered by name.
+    recovered by name. A data source that this machine protects in another pool stays protected there: what this pool
+    holds of it is a second copy, which the option --pool of points, browse and recover reads.
 
     For example:
 
         perdure pool open /mnt/backup/pool
         perdure pool open s3://bucket/pool --endpoint https://s3.example.org
+        perdure pool open /mnt/offsite/pool --take-over
 
     Args:
         path: The directory that the pool lies in, or its URL.
         endpoint: The URL of an object store's server, if it is not the provider's own.
+        take_over: The pool takes the place of the one that its data sources were protected in until now, because that
+            one is lost.
     """
     from perdure.storage.opening import with_endpoint
 
     with Session(common) as session:
         opened = session.pool_at(with_endpoint(path, endpoint))
         sources = opened.sources()
+        elsewhere = {} if take_over else _protected_elsewhere(session, opened.id)
         for source in sources:
-            session.home.remember_source(source, opened.id)
+            if source.id not in elsewhere:
+                session.home.remember_source(source, opened.id)
         for damage in opened.damage:
             remark(f"warning: {damage.message}")
         document = {
             "pool": {"id": opened.id, "url": opened.storage.url},
             "sources": [
-                {"id": source.id, "name": source.name, "workload": source.workload, "location": source.location}
+                {
+                    "id": source.id,
+                    "name": source.name,
+                    "workload": source.workload,
+                    "location": source.location,
+                    "protected_in": elsewhere.get(source.id, opened.storage.url),
+                }
                 for source in sources
             ],
             "damage": [damage.message for damage in opened.damage],
@@ -104,8 +124,26 @@ def open_(path: str, /, *, endpoint: str | None = None, common: CommonOptions = 
         else:
             held = count(len(sources), "data source")
             print_lines([f"Opened storage pool {opened.id} in {opened.storage.url}: {held}."])
-            print_lines([f"  {source.name}  {source.workload}:{source.location}" for source in sources])
+            print_lines(line for source in sources for line in _source_lines(source, elsewhere.get(source.id), path))
         return 7 if opened.damage else 0
+
+
+def _protected_elsewhere(session: Session, pool_id: str) -> dict[str, str]:
+    """Where the data sources lie that this machine protects in other pools, by their ids."""
+    urls = {known.id: known.url for known in session.home.pools()}
+    others = (known for known in session.home.sources() if known.pool_id != pool_id)
+    return {known.id: urls.get(known.pool_id, known.pool_id) for known in others}
+
+
+def _source_lines(source: DataSource, elsewhere: str | None, path: str) -> list[str]:
+    line = f"  {source.name}  {source.workload}:{source.location}"
+    if elsewhere is None:
+        return [line]
+    return [
+        f"{line}  (a second copy; this machine protects it in {elsewhere})",
+        f"    Recover from the copy with: perdure recover {source.name} --to latest --target PATH --pool {path}",
+        f"    If {elsewhere} is lost, protect it here from now on with: perdure pool open {path} --take-over",
+    ]
 
 
 def info(path: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:

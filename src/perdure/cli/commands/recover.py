@@ -35,6 +35,7 @@ def recover(
     in_place: bool = False,
     yes: bool = False,
     verify: Literal["quick", "thorough", "none"] = "quick",
+    pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Bring a data source back to a moment of its timeline.
@@ -58,6 +59,7 @@ def recover(
         in_place: Replace the source itself.
         yes: Confirm that the source itself is replaced.
         verify: How thoroughly a recovered database is checked by its engine's own means (quick unless given).
+        pool: Recover from the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     if (target is None) != in_place:
         raise BadInput(
@@ -76,7 +78,7 @@ def recover(
 
     moment = parse_target(to, time.time_ns())
     with Session(common) as session:
-        protected = session.protected(name)
+        protected = session.protected(name, pool)
         with progress_bar(common) as progress:
             report = recovery.recover(
                 protected,
