@@ -17,8 +17,6 @@ from perdure.protection.vault import Vault
 
 __all__ = ["PrunePlan", "plan_prune", "prune_source"]
 
-_APPLIES = (ReplicaState.OK, ReplicaState.INACTIVE)
-
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
@@ -99,7 +97,7 @@ def prune_source(vault: Vault, plan: PrunePlan) -> None:
 
 
 def _why_frozen(replica: Replica) -> str:
-    if replica.state in _APPLIES:
+    if replica.state is ReplicaState.OK:
         return ""
     if not replica.history:
         return "this machine does not protect it, so it is not known here whether its replica is consistent"
