@@ -104,7 +104,7 @@ class IndexCache:
 
 def _replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    with open(temporary, "wb", opener=private) as file:  # noqa: PTH123 - pathlib has no opener
+    with open(temporary, "wb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

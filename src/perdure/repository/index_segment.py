@@ -203,7 +203,7 @@ def write_segment(directory: Path, parts: Sequence[tuple[Segment, NDArray[np.boo
     """
     temporary = directory / f"{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        with open(temporary, "w+b", buffering=0, opener=private) as opened:  # noqa: PTH123 - pathlib has no opener
+        with open(temporary, "w+b", buffering=0, opener=private) as opened:
             _merge(opened.fileno(), parts)
             os.fsync(opened.fileno())
             digest = _digest(opened.fileno())
