@@ -52,7 +52,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.repository.condemned import CondemnedList, publish_condemned
+from perdure.model.errors import Damaged
+from perdure.repository.condemned import (
+    CondemnedList,
+    condemned_name,
+    condemned_numbers,
+    publish_condemned,
+    read_condemned,
+)
 from perdure.repository.index_snapshot import IndexSnapshot, PackUse
 from perdure.repository.leases import WorkLease, blocking_leases, take_collection_lease
 from perdure.repository.locking import delete_unlocked
@@ -184,6 +191,7 @@ def collect_garbage(
 
 
 def _collected(run: _Run, grace_s: float, repack_below: float) -> Collection:
+    _remove_unreadable_lists(run)
     _sweep(run, grace_s)
     while not _condemn(run, repack_below):
         run.notes.append("another process condemned packs at the same time; everything was looked at again")
@@ -204,6 +212,22 @@ def survey(pool: Pool, *, repack_below: float = REPACK_BELOW, progress: Progress
     marks = mark(pool, snapshot, progress)
     _only_elsewhere(pool, marks.elsewhere)
     return _surveyed(snapshot, marks.live, marks.points, repack_below)
+
+
+def _remove_unreadable_lists(run: _Run) -> None:
+    """Remove damaged lists: what they condemned is found again. Only this collection is at work, so nobody means to
+    carry one out.
+    """
+    storage, keys = run.pool.storage, run.pool.keys
+    numbers = condemned_numbers(storage)
+    for number in numbers:
+        try:
+            read_condemned(storage, keys, number)
+        except Damaged as error:
+            if number == max(numbers):
+                publish_condemned(storage, keys, number + 1, ())
+            storage.delete(condemned_name(number))
+            run.notes.append(f"removed: {error.message}")
 
 
 # --- condemning --------------------------------------------------------------------------------------

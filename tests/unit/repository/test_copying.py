@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from perdure.model.errors import BadInput, Damaged, NotFound, Refused
 from perdure.model.points import Hold, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
-from perdure.repository import copying_chunks, records
-from perdure.repository.condemned import publish_condemned
-from perdure.repository.copying import Wanted, copy_pool
-from perdure.repository.gc import collect_garbage
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
-from perdure.storage.local import LocalStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
 from perdure.testing.twin_pools import (
-    FOLDER,
     append_log,
     copy_all,
     differences,
-    log_content,
     new_pool,
     opened,
     put_delta,
-    put_tree,
 )
 
 
