@@ -19,6 +19,7 @@ from pathlib import Path
 from copying import first_copy, first_copy_of_database
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
+from pruning import first_copy_threads, prune_half
 from remembering import peak_memory
 from results import Results
 from scale import scale
@@ -34,6 +35,8 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "recovery": recovery,
     "log-lag": log_lag,
     "memory": peak_memory,
+    "prune": prune_half,
+    "threads": first_copy_threads,
     "scale": scale,
 }
 ALONE = {"scale"}
