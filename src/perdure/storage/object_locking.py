@@ -178,7 +178,9 @@ class ObjectLocking:
         return ObjectLocked(
             f"{key} is locked against deletion in the {self._place.words}"
             + (f" until {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if until else ""),
-            hint="nobody can delete it before; run the command again when the lock has run out",
+            hint="nobody can delete it before; run the command again when the lock has run out"
+            if until
+            else "it is locked, or these credentials lack the right to delete versions (s3:DeleteObjectVersion)",
         )
 
     def _version(self, key: str) -> _Version | None:
