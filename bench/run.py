@@ -19,6 +19,7 @@ from pathlib import Path
 from copying import first_copy, first_copy_of_database
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
+from objects import first_copy_to_objects
 from pruning import first_copy_threads, prune_half
 from remembering import peak_memory
 from results import Results
@@ -29,6 +30,7 @@ from writing import page
 CASES: dict[str, Callable[[Workspace], None]] = {
     "first-copy": first_copy,
     "first-copy-database": first_copy_of_database,
+    "first-copy-objects": first_copy_to_objects,
     "express-full": express_full,
     "express-full-watch": express_full_in_watch,
     "express-full-compared": express_full_compared,

@@ -12,6 +12,7 @@ from pathlib import Path
 from copying import FOLDER
 from express import COMPARED, KNOWN, RECOVERY, ROW, WATCHED
 from lagging import LAG
+from objects import OBJECTS
 from pruning import PRUNE, THREADS
 from remembering import MEMORY, SIZES
 from results import Results, Run
@@ -73,6 +74,7 @@ def targets(results: Results) -> list[Target]:
             _ratio(results.figure(FOLDER, "perdure", "repository"), smaller),
             lambda x: x <= 1.03,
         ),
+        Target("first copy to an object store", "≥ 0.6x obstore alone", faster(OBJECTS, "obstore"), lambda x: x >= 0.6),
         Target("express full, pages known", "whole command ≥ 8x restic", faster(KNOWN, "restic"), lambda x: x >= 8),
         Target("", "inside `watch` ≥ 30x restic", faster(WATCHED, "restic"), lambda x: x >= 30),
         Target("", "stored ≤ 0.7x changed, whole command", stored, lambda x: x <= 0.7),
