@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,16 +247,23 @@ class ChunkIndex:
             with self._lock:
                 self._meanwhile = _Meanwhile({}, set())
             try:
-                unknown = self._agree(PackListing.of(packs))
+                # Listing waits for the storage most of the time, reading the cache for its checksum.
+                with ThreadPoolExecutor(1, thread_name_prefix="read-index-cache") as reading:
+                    cached = reading.submit(self._cached)
+                    listed = PackListing.of(packs)
+                unknown = self._agree(listed, cached.result())
                 self._read(each_pack_index(unknown, read_index, threads))
             finally:
                 with self._lock:
                     self._meanwhile = None
 
-    def _agree(self, listed: PackListing) -> Sequence[tuple[bytes, int]]:
-        """Take over what cache and memory hold of the listed packs; returns the packs that are unknown."""
+    def _cached(self) -> list[Segment]:
+        """The segments of the cache, also those that another process wrote since."""
         with self._cache.locked():
-            cached = self._cache.segments([judged.segment for judged in self._view.segments])
+            return self._cache.segments([judged.segment for judged in self._view.segments])
+
+    def _agree(self, listed: PackListing, cached: Sequence[Segment]) -> Sequence[tuple[bytes, int]]:
+        """Take over what cache and memory hold of the listed packs; returns the packs that are unknown."""
         with self._lock:
             assert self._meanwhile is not None
             listed = listed.changed(self._meanwhile.appeared, self._meanwhile.vanished)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from perdure.repository import index as index_module
 from perdure.repository.index import ChunkIndex, IndexSnapshot
-from perdure.repository.packs import FOOTER_ROW
+from perdure.repository.packs import FOOTER_ROW, pack_id, pack_name
 from perdure.storage.contract import ObjectMissing
 
 Rows = NDArray[np.void]
@@ -152,6 +152,44 @@ def test_use_of_packs_is_counted_by_a_bitmap(tmp_path: Path) -> None:
     assert len(snapshot.ids_of(second)) == 0
     places = snapshot.places(snapshot.rows_of_pack(first))
     assert [places.offset.tolist(), places.stored.tolist(), places.raw.tolist()] == [[32, 132], [44, 44], [90, 91]]
+
+
+def test_live_rows_of_several_packs_come_in_the_order_in_which_they_lie(tmp_path: Path) -> None:
+    """Of the packs that are wanted a snapshot gives the live rows pack by pack, also for packs in several segments."""
+    packs = Packs({pack(n): [chunk(10 * n + i) for i in range(5)] for n in range(6)})
+    index = matched(tmp_path, packs, recent_rows=4, batch_rows=10)
+    index.forget([pack(2)])
+    snapshot = index.snapshot()
+    live = np.zeros(snapshot.row_count, dtype=np.bool_)
+    needed = [chunk(10 * n + i) for n in range(6) for i in (1, 4)]
+    rows = snapshot.rows(table(needed))
+    live[rows[rows >= 0]] = True
+    wanted = [pack(n) for n in (0, 2, 4, 5)]
+
+    found = snapshot.rows_of_packs(np.array([each.tobytes() in wanted for each in snapshot.packs]), live)
+
+    expected = [each for name in sorted(wanted) if name != pack(2) for each in packs.packs[name] if each in needed]
+    assert snapshot.ids(found).tobytes() == b"".join(expected)
+    assert len(snapshot.rows_of_packs(np.zeros(len(snapshot.packs), dtype=np.bool_), live)) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "packs/0a/0A" + "0" * 30,
+        "packs/0a/0a" + "0" * 29,
+        "packs/0a/0a" + "0" * 31,
+        "packs/0b/0a" + "0" * 30,
+        "packs/0a/0a " + "0" * 29,
+        "packs/0g/0g" + "0" * 30,
+        "points/0a/0a" + "0" * 30,
+        "",
+    ],
+)
+def test_what_is_not_the_name_of_a_pack_is_not_taken_for_one(name: str) -> None:
+    """Only the name that a pack's id gives is a pack's name."""
+    assert pack_id(pack_name(bytes(range(16)))) == bytes(range(16))
+    assert pack_id(name) is None
 
 
 def test_only_packs_that_are_not_known_are_read(tmp_path: Path) -> None:
