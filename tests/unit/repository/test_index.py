@@ -325,6 +325,22 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     assert all(index.has(chunk(n)) for n in range(21))
 
 
+def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path: Path) -> None:
+    """Half a segment of a process that was killed does not stay for ever, and nobody reads it."""
+    packs = Packs({pack(n): [chunk(n)] for n in range(3)})
+    matched(tmp_path, packs).save()
+    before = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "segment.1-2.tmp").write_bytes(b"half")
+    (tmp_path / "manifest.1-2.tmp").write_bytes(b"half")
+    packs.packs[pack(3)] = [chunk(3)]
+
+    matched(tmp_path, packs).save()
+
+    after = {path.name for path in tmp_path.iterdir()}
+    assert len(after) == len(before) == 2
+    assert "manifest" in after
+
+
 def test_processes_share_a_cache(tmp_path: Path) -> None:
     """What two processes write is there for a third, and each goes on with what it knew."""
     packs = Packs({pack(n): [chunk(n)] for n in range(3)})
