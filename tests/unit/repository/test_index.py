@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perdure.repository import index as index_module
+from perdure.repository import index_merging
 from perdure.repository.index import ChunkIndex, IndexSnapshot
 from perdure.repository.packs import FOOTER_ROW, pack_id, pack_name
 from perdure.storage.contract import ObjectMissing
@@ -363,7 +363,7 @@ def test_processes_share_a_cache(tmp_path: Path) -> None:
 
 def test_nothing_is_cached_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process writes no packs to the cache that another has written there, also when it merges nothing."""
-    monkeypatch.setattr(index_module, "_SMALL", 0)
+    monkeypatch.setattr(index_merging, "_SMALL", 0)
     packs = Packs({pack(n): [chunk(n)] for n in range(10)})
     early = matched(tmp_path, packs)
     packs.packs |= {pack(n): [chunk(n)] for n in range(10, 100)}
