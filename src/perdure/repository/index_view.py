@@ -29,22 +29,29 @@ class ChunkPlace:
 
 @dataclass(frozen=True)
 class JudgedSegment:
-    """A segment and the standing of each of its packs (one byte each)."""
+    """A segment and the standing of each of its packs.
+
+    Args:
+        segment: The segment.
+        standing: One byte for each pack; single bytes are read faster from it than from an array.
+    """
 
     segment: Segment
     standing: bytes
 
     def standings(self) -> NDArray[np.uint8]:
+        """The standing of each pack as an array."""
         return np.frombuffer(self.standing, dtype=np.uint8)
 
     def place(self, row: int) -> ChunkPlace:
+        """Where the chunk of a row lies."""
         segment = self.segment
         pack = segment.packs[segment.pack.item(row)].tobytes()
         return ChunkPlace(pack, segment.offset.item(row), segment.stored.item(row), segment.raw.item(row))
 
 
 class RecentPacks:
-    """The packs that came last, in a dictionary."""
+    """The packs that came last, in a dictionary. Changed under the index's lock, read without it."""
 
     def __init__(self) -> None:
         self.places: dict[bytes, tuple[ChunkPlace, ...]] = {}
@@ -52,6 +59,7 @@ class RecentPacks:
         self.rows = 0
 
     def add(self, pack: bytes, size: int, rows: Rows) -> None:
+        """Take in a pack, in place of what was known of it."""
         self.remove(pack)
         for chunk, offset, stored, raw, *_ in rows.tolist():
             self.places[chunk] = (*self.places.get(chunk, ()), ChunkPlace(pack, offset, stored, raw))
@@ -59,6 +67,7 @@ class RecentPacks:
         self.rows += len(rows)
 
     def remove(self, pack: bytes) -> None:
+        """Take a pack out, if it is there."""
         _, rows = self.packs.pop(pack, (0, ()))
         self.rows -= len(rows)
         for row in rows:
@@ -70,6 +79,7 @@ class RecentPacks:
                 self.places.pop(chunk, None)
 
     def segment(self) -> Segment:
+        """All of it, sorted."""
         return build_segment([(pack, size, rows) for pack, (size, rows) in self.packs.items()])
 
 
