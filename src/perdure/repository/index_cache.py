@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.repository.index_segment import Segment, load_segment, write_segment
+from perdure.repository.index_segment import Segment, load_segment, private, write_segment
 
 __all__ = ["IndexCache"]
 
@@ -105,7 +105,7 @@ class IndexCache:
 
 def _replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    with temporary.open("wb") as file:
+    with open(temporary, "wb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -67,8 +67,17 @@ def span_of(found: ObjectInfo) -> LogSpan | None:
     return LogSpan(generation, after, last, found.size, found.name)
 
 
-def append_segment(storage: Storage, keys: KeyRing, source: str, segment: LogSegment) -> LogSpan:
+def append_segment(
+    storage: Storage, keys: KeyRing, source: str, segment: LogSegment, *, written_ns: int | None = None
+) -> LogSpan:
     """Write a segment; durable on return.
+
+    Args:
+        storage: The pool's storage.
+        keys: Its keys.
+        source: Id of the data source.
+        segment: What to write.
+        written_ns: When it was first written to a pool, nanoseconds since 1970 UTC; now if ``None``.
 
     Raises:
         ObjectExists: This part of the log is there already.
@@ -88,7 +97,7 @@ def append_segment(storage: Storage, keys: KeyRing, source: str, segment: LogSeg
             segment.chain,
             zstandard.compress(segment.index),
             places,
-            time.time_ns(),
+            time.time_ns() if written_ns is None else written_ns,
         )
         writer.finish(msgspec.msgpack.encode(footer))
         name = segment_name(source, segment)
