@@ -288,10 +288,9 @@ def _thin_packs(
     snapshot: IndexSnapshot, live: NDArray[np.bool_], use: PackUse, thin: NDArray[np.intp]
 ) -> Iterator[Thin]:
     """Thin packs with their needed chunks in the order in which they lie."""
-    rows = np.flatnonzero(live)
-    rows = rows[np.isin(snapshot.pack_of_row(rows), thin)]
-    places = snapshot.places(rows)
-    rows = rows[np.lexsort((places.offset, places.pack))]
+    wanted = np.zeros(len(use.packs), dtype=np.bool_)
+    wanted[thin] = True
+    rows = snapshot.rows_of_packs(wanted, live)
     ends = np.cumsum(use.live_chunks[thin])
     for number, end in zip(thin.tolist(), ends.tolist(), strict=True):
         chunks = snapshot.ids(rows[end - int(use.live_chunks[number]) : end])

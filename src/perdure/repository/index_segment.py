@@ -201,7 +201,7 @@ def write_segment(directory: Path, parts: Sequence[tuple[Segment, NDArray[np.boo
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    temporary = directory / f"{os.getpid()}-{threading.get_ident()}.tmp"
+    temporary = directory / f"segment.{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         with open(temporary, "w+b", buffering=0, opener=private) as opened:
             _merge(opened.fileno(), parts)
