@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from copying import first_copy, first_copy_of_database
+from ese import ese_files
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
 from remembering import peak_memory
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "recovery": recovery,
     "log-lag": log_lag,
     "memory": peak_memory,
+    "ese": ese_files,
 }
 ROOM_GB = 25
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,13 +20,20 @@ from perdure.testing.ese_samples import SAMPLES_MISSING, sample_files, unpacked
 
 SAMPLES = sample_files()
 LARGE = "large"
-"""One sample has 65 thousand columns: its catalogs are compared in steps, or this would take minutes."""
-STEP = 500
+"""One sample has 65 thousand columns: the first rows of its catalogs are compared, or this would take minutes."""
+FIRST = 1000
 
 pytestmark = pytest.mark.skipif(not SAMPLES, reason=SAMPLES_MISSING)
 
 
-@pytest.fixture(params=SAMPLES, ids=lambda path: path.name.removesuffix(".edb.gz"))
+def _parameters() -> list[object]:
+    return [
+        pytest.param(path, id=path.name.removesuffix(".edb.gz"), marks=[pytest.mark.slow] if LARGE in path.name else [])
+        for path in SAMPLES
+    ]
+
+
+@pytest.fixture(params=_parameters())
 def sample(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return unpacked(request.param, tmp_path)
 
@@ -68,11 +76,11 @@ def test_dissect_reads_the_same_values(sample: Path) -> None:
         for other in theirs.tables():
             table = catalog.table(other.name)
             assert [column.name for column in other.columns] == [column.name for column in table.columns]
-            ours = list(rows_of(database, table))
-            others = list(other.records())
+            most = FIRST if LARGE in sample.name else None
+            ours = list(islice(rows_of(database, table), most))
+            others = list(islice(other.records(), most))
             assert len(ours) == len(others)
-            step = STEP if LARGE in sample.name and len(ours) > STEP else 1
-            for row, record in list(zip(ours, others, strict=True))[::step]:
+            for row, record in zip(ours, others, strict=True):
                 values = row.values()
                 for column in _some(table.columns):
                     expected = _plain(record.get(column.name))
@@ -127,7 +135,7 @@ def test_libesedb_reads_the_same_values(small_sample: Path) -> None:
 
 
 def _compare_row(table: Table, values: dict[str, Any], record: Any) -> int:
-    """Compare what libesedb has; it knows no defaults, so what it has not must be null or a default here."""
+    """Compare what libesedb has. It knows no defaults, and gives the unused bytes of fixed columns that are null."""
     compared = 0
     for at in range(record.number_of_values):
         column = table.columns[at]
@@ -136,6 +144,8 @@ def _compare_row(table: Table, values: dict[str, Any], record: Any) -> int:
         stored = _libesedb(record, at)
         if stored is None:
             assert ours is None or column.default is not None or column.flags & ColumnFlag.MULTIVALUED
+            continue
+        if ours is None and column.fixed:
             continue
         assert _as_bytes(column, ours) == stored, (table.name, column.name)
         compared += 1
