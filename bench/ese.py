@@ -11,6 +11,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -38,21 +39,19 @@ def ese_files(space: Workspace) -> None:
         case = PAGES.format(kib)
         space.results.begin(case)
         pages, numbers = _pages(kib << 10, space.bytes(0.5))
-        for round_ in range(1, space.rounds + 1):
-            _measure(space, case, round_, pages.nbytes, "verify_pages", lambda: _verify(pages, numbers))  # noqa: B023
-        del pages
+        _measure(space, case, pages.nbytes, "verify_pages", partial(_verify, pages, numbers))
     space.results.begin(LOGS)
     logs = _logs(space.fresh("ese-logs"), max(2, space.bytes(0.125) >> 20))
     size = sum(path.stat().st_size for path in logs)
+    _measure(space, LOGS, size, "read_logs", partial(_read, logs))
+
+
+def _measure(space: Workspace, case: str, size: int, what: str, work: Callable[[], None]) -> None:
     for round_ in range(1, space.rounds + 1):
-        _measure(space, LOGS, round_, size, "read_logs", lambda: _read(logs))
-
-
-def _measure(space: Workspace, case: str, round_: int, size: int, what: str, work: Callable[[], None]) -> None:
-    begun, begun_cpu = perf_counter(), process_time()
-    work()
-    seconds, cpu = perf_counter() - begun, process_time() - begun_cpu
-    space.results.add(case, "perdure", round_, Cost(what, seconds, cpu, 0, {}), bytes=size, per_second=size / max(cpu, 1e-9))
+        begun, begun_cpu = perf_counter(), process_time()
+        work()
+        cost = Cost(what, perf_counter() - begun, process_time() - begun_cpu, 0, {})
+        space.results.add(case, "perdure", round_, cost, bytes=size, per_second=size / max(cost.cpu, 1e-9))
 
 
 def _pages(size: int, total: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +103,8 @@ def main() -> int:
         results = Results(folder / "results.jsonl")
         ese_files(Workspace(folder, 1 / 16, 5, results))
         for case in dict.fromkeys(run.case for run in results.runs):
-            print(f"{case}: best {max(run.figures['per_second'] for run in results.of(case, 'perdure')) / 1e6:,.0f} MB/s")
+            rates = [run.figures["per_second"] / 1e6 for run in results.of(case, "perdure")]
+            print(f"{case}: {min(rates):,.0f} to {max(rates):,.0f} MB/s")
     return 0
 
 

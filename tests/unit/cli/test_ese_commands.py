@@ -214,7 +214,7 @@ def test_reading_across_a_flipped_bit_says_so(database: Path, capsys: pytest.Cap
     ],
 )
 def test_what_cannot_be_done_is_an_error_with_a_code(
-    arguments: list[str], status: int, code: str, database: Path, logs: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], status: int, code: str, *, database: Path, logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wrong files, missing files and missing tables are errors for people, with their codes in JSON."""
     names = {"DATABASE": str(database), "LOG": str(logs / "E00.log")}
