@@ -233,7 +233,7 @@ class _Joining:
         self._replace(pieces, joined, until)
 
     def _replace(self, pieces: Places, joined: list[tuple[int, int, int]], until: int) -> None:
-        """Let the first fragment's place stand for the whole record, and drop the others and what follows a broken one."""
+        """Let the first fragment's place stand for the whole record; drop the others, and what follows a broken one."""
         owners, begins, wholes = np.array(joined, np.int64).reshape(-1, 3).T
         keep = np.ones(len(self.starts), bool)
         keep[pieces] = False
