@@ -15,13 +15,14 @@ from perdure.model.errors import BadInput, NotFound, Refused
 from perdure.model.extents import build
 from perdure.model.listings import put_index, put_listing, store_root
 from perdure.model.logs import LogSegment
-from perdure.model.points import Hold, ImageFile, PointKind, RecoveryPoint
+from perdure.model.points import Hold, ImageFile, PointKind, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
-from perdure.repository import capture, records
+from perdure.repository import capture, copying_point, records
 from perdure.repository.capture import PoolCapture
 from perdure.repository.condemned import publish_condemned
 from perdure.repository.copying import Wanted, copy_pool
+from perdure.repository.copying_chunks import Shipment
 from perdure.repository.gc import collect_garbage
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
@@ -185,6 +186,28 @@ def test_maps_longer_than_a_chunk_are_copied_though_ids_lie_across_borders(
         copy_all(a, b, number)
 
     assert differences(a, b, MAIL.id, [1, 2, 3, 4]) == []
+
+
+def test_a_listing_that_would_not_be_the_same_refuses_its_point(
+    a: Pool, b: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this version would leave out of a listing is never dropped quietly, and other points come out whole."""
+    a.register(FOLDER)
+    shared = {"x": [block(100)]}
+    put_tree(a, {"a": shared, "z": {"newer": [block(50)]}})
+    put_tree(a, {"a": shared})
+
+    def put_listing_of_this_version(entries: list[Entry], sink: Shipment) -> StreamRef:
+        known = [entry for entry in entries if entry.name != b"newer"]
+        return put_listing(known, sink)
+
+    monkeypatch.setattr(copying_point, "put_listing", put_listing_of_this_version)
+
+    report = copy_all(a, b)
+
+    assert [failure.code for failure in report.sources[1].failures] == ["copy-unfaithful"]
+    assert report.sources[1].copied == [2]
+    assert differences(a, b, FOLDER.id, [2]) == []
 
 
 def test_an_empty_source_is_registered(a: Pool, b: Pool) -> None:

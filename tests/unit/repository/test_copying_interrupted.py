@@ -14,7 +14,7 @@ from perdure.model.positions import Position
 from perdure.repository import copying_chunks
 from perdure.repository.copying import CopyOptions, CopyReport, Wanted, copy_pool
 from perdure.repository.copying_arrival import DamagedOnArrival
-from perdure.repository.gc import collect_garbage
+from perdure.repository.gc import Collection, collect_garbage
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.contract import StorageFailed, StorageFull
@@ -174,6 +174,30 @@ def test_a_collection_beside_a_copy_takes_nothing_from_it(a: Pool, b: Pool, tmp_
 
     assert differences(a, opened(b, tmp_path / "last"), MAIL.id, [2, 3]) == []
     assert verify_pool(opened(b, tmp_path / "verified"), data=True).sound
+
+
+def test_what_was_learned_stays_while_a_copy_runs(a: Pool, b: Pool, tmp_path: Path) -> None:
+    """Points that tell what the copy has may be pruned and collected there between two points of the run."""
+    content = block()
+    put_image(a, [content], Position(1, 1))
+    copy_all(a, b)
+    put_image(a, [block()], Position(1, 1))
+    append_log(a, MAIL.id, Position(1, 1), Position(1, 5))
+    put_image(a, [content], Position(1, 5))
+    collector = opened(b, tmp_path / "collector")
+    collected: list[Collection] = []
+
+    def collect(stage: str, _done: int, _total: int) -> None:
+        if stage == "mail log":
+            collector.delete_points(MAIL.id, [1])
+            collected.append(collect_garbage(collector, grace_s=0))
+
+    copy_pool(a, b, [Wanted(MAIL)], CopyOptions(progress=collect))
+
+    assert (collected[0].condemned, collected[0].deleted) == (2, 0)
+    assert "captures at work" in collected[0].waiting[0]
+    collect_garbage(collector, grace_s=0)
+    assert differences(a, opened(b, tmp_path / "last"), MAIL.id, [2, 3]) == []
 
 
 def test_a_point_that_is_pruned_while_it_is_copied_is_left_out(a: Pool, b: Pool, tmp_path: Path) -> None:
