@@ -13,6 +13,7 @@ from perdure.protection.home import Home, KnownSource
 
 if TYPE_CHECKING:
     from perdure.protection.protected import Protected
+    from perdure.repository.key_changes import PoolKeys
     from perdure.repository.keys import Secret
     from perdure.repository.pool import Pool
 
@@ -59,6 +60,20 @@ class Session:
                 self.home.remember_pool(pool_id, storage.url)
             self._pools[pool_id] = pool
         return self._pools[pool_id]
+
+    def keys_at(self, url: str) -> PoolKeys:
+        """Open the keys of the pool at a path, to change them.
+
+        Raises:
+            PerdureError: It is not there, or the passphrase does not open it.
+        """
+        from perdure.repository.descriptor import read_descriptor
+        from perdure.repository.key_changes import PoolKeys
+        from perdure.storage.opening import open_storage
+
+        storage = open_storage(url)
+        pool_id = bytes.fromhex(read_descriptor(storage).id)
+        return PoolKeys.open(storage, self._secret(self.options.passphrase_file, storage.url), pool_id)
 
     def _secret(self, file: Path | None, url: str) -> Secret:
         """The secret in a file, or what a person types, who is asked once."""

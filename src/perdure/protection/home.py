@@ -224,7 +224,10 @@ class Home:
     def _directory(self, *parts: str) -> Path:
         path = self.root
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # One by one, since mkdir leaves the mode of parents to the umask.
+            for each in (*reversed(self.root.parents), self.root):
+                if not each.exists():
+                    each.mkdir(exist_ok=True, mode=0o700)
             for part in parts:
                 path = path / part
                 path.mkdir(exist_ok=True, mode=0o700)
@@ -257,7 +260,7 @@ class Home:
 
     def _change(self, path: Path, kind: type[_Kept], change: Callable[[_Kept], _Kept]) -> None:
         """Read, change and replace a file that several processes may change at once."""
-        with (self.root / ".changing").open("ab") as guard:
+        with open(self.root / ".changing", "ab", opener=_private) as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
             known = self._read(path, kind)
             self._write(path, change(known if known is not None else msgspec.json.decode(b"[]", type=kind)))
@@ -278,6 +281,10 @@ class Home:
             raise
         if durable:
             _sync_directory(path.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync_directory(path: Path) -> None:

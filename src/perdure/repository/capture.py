@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from perdure.model.errors import Refused
 from perdure.model.extents import ExtentMap
 from perdure.model.points import RecoveryPoint, StreamRef
 from perdure.repository.chunks import ChunkWriter
-from perdure.repository.leases import CaptureLease
+from perdure.repository.leases import WorkLease
 from perdure.repository.maps import encode_map
+from perdure.repository.packs import pack_name
+from perdure.repository.records import point_name
 from perdure.storage.contract import Buffer, ObjectExists
 
 __all__ = ["PoolCapture"]
@@ -24,7 +26,12 @@ class PoolCapture:
     """Puts chunks, then commits the record. Nothing is visible before :meth:`commit` has returned."""
 
     def __init__(
-        self, chunks: ChunkWriter, number: int, write: Callable[[RecoveryPoint], int], lease: CaptureLease
+        self,
+        chunks: ChunkWriter,
+        number: int,
+        write: Callable[[RecoveryPoint], int],
+        lease: WorkLease,
+        lock: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         """Begin.
 
@@ -34,11 +41,13 @@ class PoolCapture:
                 this capture builds on may be older than what garbage collection knows, and its commit is refused.
             write: Writes the record.
             lease: Shows garbage collection that this capture is under way.
+            lock: Locks objects against deletion, where the source's policy asks for it.
         """
         self._chunks = chunks
         self._number = number
         self._write = write
         self._lease = lease
+        self._lock = lock
 
     @property
     def stored(self) -> int:
@@ -88,6 +97,7 @@ class PoolCapture:
 
     def _committed(self, point: RecoveryPoint) -> RecoveryPoint:
         self._chunks.make_durable()
+        self._lock([pack_name(pack) for pack in self._chunks.packs])
         self._lease.check()
         point = replace(point, stored=self.stored)
         try:
@@ -98,6 +108,7 @@ class PoolCapture:
                 code="point-exists",
                 hint="only one perdure process may protect a source; run the command again",
             ) from error
+        self._lock([point_name(point.source, point.number)])
         self._lease.release()
         return point
 

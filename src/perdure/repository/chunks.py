@@ -48,6 +48,8 @@ class ChunkWriter:
         self._finished: list[_FinishedPack] = []
         self._written: list[tuple[bytes, int]] = []
         self.stored = 0
+        self.packs: list[bytes] = []
+        """Ids of the packs that are complete."""
 
     def put(self, content: Buffer) -> bytes:
         """Store one chunk if the pool has it not yet, outside its condemned packs; returns its id."""
@@ -117,6 +119,7 @@ class ChunkWriter:
         pending, rows, size = writer.finish()
         with self._lock:
             self._finished.append(_FinishedPack(writer.pack, size, rows, pending))
+            self.packs.append(writer.pack)
 
     def _settle(self, packs: Sequence[_FinishedPack]) -> None:
         """Make packs durable and put them in the index."""

@@ -21,7 +21,7 @@ from perdure.repository.copying_pairs import learn
 from perdure.repository.copying_point import needed_chunks, translated
 from perdure.repository.copying_report import CopyFailure, SourceCopy
 from perdure.repository.copying_translation import Translation
-from perdure.repository.leases import CaptureLease, take_lease
+from perdure.repository.leases import WorkLease, take_lease
 from perdure.repository.policies import read_policy
 from perdure.repository.pool import Pool
 from perdure.repository.reach import Ids
@@ -111,7 +111,7 @@ class _SourceCopying:
         *,
         choice: Choice,
         options: CopyOptions,
-        lease: CaptureLease,
+        lease: WorkLease,
     ) -> None:
         self._origin = origin
         self._target = target

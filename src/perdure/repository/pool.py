@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
 from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
-from perdure.model.retention import RetentionPolicy
+from perdure.model.retention import DAY_NS, RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
@@ -25,7 +27,8 @@ from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
-from perdure.repository.leases import take_lease
+from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
+from perdure.repository.locking import delete_unlocked, lock_points, lock_written
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
 from perdure.repository.packs import pack_name
@@ -33,6 +36,9 @@ from perdure.repository.policies import read_policy, write_policy
 from perdure.storage.contract import Buffer, ObjectExists, ObjectMissing, Storage
 
 _Read = TypeVar("_Read")
+
+_POLICY_S = 60.0
+"""A source's policy is asked for again after so many seconds, to know how long to lock what is written."""
 
 __all__ = ["Pool", "PoolInfo"]
 
@@ -75,6 +81,7 @@ class Pool:
         self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh, self._note_bad_copy)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
+        self._locks: dict[str, tuple[float, float | None]] = {}
 
     def __enter__(self) -> Pool:
         return self
@@ -165,14 +172,31 @@ class Pool:
         except BaseException:
             lease.release()
             raise
-        return PoolCapture(ChunkWriter(self.storage, self.keys, self.index), number, write, lease)
+        chunks = ChunkWriter(self.storage, self.keys, self.index)
+        return PoolCapture(chunks, number, write, lease, partial(self._lock_written, source))
 
-    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+    def delete_points(self, source: str, numbers: Sequence[int]) -> Sequence[int]:
         """Delete records; what only they needed is collected later.
+
+        Returns:
+            Those that the storage does not let go of yet.
 
         Raises:
             Refused: One is the source's newest point, or held; nothing was deleted.
         """
+        lease = take_deletion_lease(self.storage, source)
+        try:
+            self._refuse_needed(source, numbers)
+            lease.check()
+            # Oldest first, so that a crash leaves what is younger.
+            locked = delete_unlocked(self.storage, [records.point_name(source, number) for number in sorted(numbers)])
+        finally:
+            lease.release()
+        for number in numbers:
+            self._points.pop(records.point_name(source, number), None)
+        return [number for number in numbers if records.point_name(source, number) in locked]
+
+    def _refuse_needed(self, source: str, numbers: Sequence[int]) -> None:
         newest = max(self._numbers(source), default=0)
         held = {hold.number for hold in self.holds(source)}
         for number in numbers:
@@ -183,10 +207,6 @@ class Pool:
                     code="point-held" if number in held else "newest-point",
                     hint="perdure release NAME#NUMBER releases a hold" if number in held else "make a newer one first",
                 )
-        # Oldest first, so that a crash leaves what is younger.
-        self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
-        for number in numbers:
-            self._points.pop(records.point_name(source, number), None)
 
     def _numbers(self, source: str) -> list[int]:
         found = (records.point_number(listed.name) for listed in self.storage.list(f"points/{source}"))
@@ -202,12 +222,9 @@ class Pool:
 
         Raises:
             NotFound: There is no such point.
-            Refused: It is held already.
+            Refused: It is held already, or points of its source are being deleted at this moment.
         """
-        if hold.number not in self._numbers(hold.source):
-            raise NotFound(
-                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
-            )
+        self._find_point(hold)
         try:
             write_hold(self.storage, self.keys, hold)
         except ObjectExists as error:
@@ -216,6 +233,26 @@ class Pool:
                 code="already-held",
                 hint="release it first to hold it for another reason",
             ) from error
+        try:
+            self._refuse_beside_deletion(hold)
+            self._find_point(hold)
+        except BaseException:
+            self.storage.delete(hold_name(hold.source, hold.number))
+            raise
+
+    def _refuse_beside_deletion(self, hold: Hold) -> None:
+        if deletion_at_work(self.storage, hold.source):
+            raise Refused(
+                f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
+                code="deletion-at-work",
+                hint="run the command again in a moment",
+            )
+
+    def _find_point(self, hold: Hold) -> None:
+        if hold.number not in self._numbers(hold.source):
+            raise NotFound(
+                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
+            )
 
     def release(self, source: str, number: int) -> None:
         """End a hold.
@@ -231,7 +268,35 @@ class Pool:
         return read_policy(self.storage, self.keys, source) or RetentionPolicy()
 
     def set_policy(self, source: str, policy: RetentionPolicy) -> None:
+        """Change a source's retention policy.
+
+        Raises:
+            Refused: It asks for locks, and the storage cannot lock.
+        """
+        if policy.lock and not self.storage.capabilities.immutable:
+            raise Refused(
+                f"the storage {self.storage.url} cannot lock objects against deletion; the policy was not changed",
+                code="no-immutability",
+                hint="use a bucket with object lock, and say lock=compliance or lock=governance in the pool's URL",
+            )
         write_policy(self.storage, self.keys, source, policy)
+        self._locks.pop(source, None)
+
+    def prolong_locks(self, source: str, until_ns: Mapping[int, int]) -> int:
+        points = [point for point in self.points(source) if point.number in until_ns]
+        return lock_points(self.storage, self, self.index.snapshot(), points, until_ns)
+
+    def _lock_written(self, source: str, names: Sequence[str]) -> None:
+        """Lock what was just written for the retention range, where the source's policy asks for it."""
+        if not self.storage.capabilities.immutable:
+            return
+        asked_s, days = self._locks.get(source, (-_POLICY_S, None))
+        if time.monotonic() - asked_s >= _POLICY_S:
+            policy = self.policy(source)
+            days = policy.days if policy.lock else None
+            self._locks[source] = (time.monotonic(), days)
+        if days is not None:
+            lock_written(self.storage, names, time.time_ns() + int(days * DAY_NS))
 
     # --- log ---
 
@@ -249,7 +314,8 @@ class Pool:
         return logs.read_blocks(self.storage, self.keys, _of(source, span))
 
     def append(self, source: str, segment: LogSegment) -> LogSpan:
-        """Make a segment durable.
+        """Make a segment durable. One that is there already, with the very same content, is not written again:
+        a failure may have hidden that it was written.
 
         Raises:
             Refused: It does not continue what the pool holds; a gap is never written over.
@@ -258,24 +324,41 @@ class Pool:
         if tail is None:
             end = self.log_end(source)
             tail = end.position if end is not None else segment.after
-        if segment.after != tail:
+        span = None
+        if segment.after == tail:
+            with contextlib.suppress(ObjectExists):
+                span = logs.append_segment(self.storage, self.keys, source, segment)
+        span = span or self._same_segment(source, segment)
+        if span is None:
             raise Refused(
                 f"log from {segment.after} does not continue the pool's log of this source, which ends at {tail}",
                 code="log-gap",
                 hint="run: perdure check NAME",
             )
-        span = logs.append_segment(self.storage, self.keys, source, segment)
-        self._tails[source] = segment.last
+        self._lock_written(source, [span.name])
+        self._tails[source] = max(tail, segment.last)
         return span
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         try:
-            return logs.append_segment(self.storage, self.keys, source, segment)
+            span = logs.append_segment(self.storage, self.keys, source, segment)
+            self._lock_written(source, [span.name])
+            return span
         except ObjectExists:
             return next(span for span in self.spans(source) if span.name == logs.segment_name(source, segment))
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
-        self.storage.delete(*(_of(source, span).name for span in spans))
+        delete_unlocked(self.storage, [_of(source, span).name for span in spans])
+
+    def _same_segment(self, source: str, segment: LogSegment) -> LogSpan | None:
+        """The stored twin of a segment, made durable; ``None`` if there is none."""
+        name = logs.log_name(source, segment.after, segment.last)
+        for span in self.spans(source):
+            if span.name == name and logs.holds(self.storage, self.keys, span, segment):
+                # What a listing showed is durable when the next barrier returns.
+                self.storage.barrier([])
+                return span
+        return None
 
     def log_end(self, source: str) -> LogEnd | None:
         spans, points = self.spans(source), self.points(source)

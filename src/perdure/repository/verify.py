@@ -1,6 +1,6 @@
 """Verification: is every object of a pool what was written, and which recovery points does damage touch?
 
-Always checked: descriptor and key slots (both copies), source descriptors, every recovery-point record with
+Always checked: descriptor, key slots and key sets (both copies), source descriptors, every recovery-point record with
 its maps and trees, every log segment's footer and the chain, every pack's footer against the block headers,
 and that every chunk that a point names exists. With ``data`` every block of every pack and log segment is
 also read, decrypted, decompressed and hashed.
@@ -22,7 +22,8 @@ from perdure.model.points import RecoveryPoint, StreamRef
 from perdure.repository import logs, records
 from perdure.repository.container import BLOCK_HEADER, ContainerReader, Kind, open_block
 from perdure.repository.descriptor import NAMES, check_descriptor
-from perdure.repository.keys import KeySlot
+from perdure.repository.key_sets import check_key_object, read_keys
+from perdure.repository.keys import UnknownKeyEpoch
 from perdure.repository.maps import decode_map
 from perdure.repository.packs import pack_id, read_pack_index
 from perdure.repository.pool import Pool
@@ -83,6 +84,9 @@ class _Verification:
         """Run one check; note a failure as damage of ``name``."""
         try:
             read()
+        except UnknownKeyEpoch:
+            # Not damage: the keys were rotated, and those at hand no longer open what is written now.
+            raise
         except PerdureError as error:
             self.note(Damage(name, kind, error.message, affected))
             return False
@@ -134,6 +138,8 @@ def _check_plain_objects(run: _Verification) -> None:
     for listed in storage.list("keys"):
         run.check(listed.name, "key slot", (), partial(_read_slot, storage, listed.name))
         run.count(listed.size)
+    for name, failure in read_keys(storage).damaged.items():
+        run.note(Damage(name, "key slot", f"{failure.message}; nothing opens the pool by it"))
 
 
 def _read_descriptor(storage: Storage, name: str) -> None:
@@ -141,7 +147,7 @@ def _read_descriptor(storage: Storage, name: str) -> None:
 
 
 def _read_slot(storage: Storage, name: str) -> None:
-    KeySlot.decode(storage.read(name), name)
+    check_key_object(storage.read(name), name)
 
 
 def _check_sources(run: _Verification) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +94,7 @@ class MemoryVault:
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
+        self.locked: dict[str, dict[int, int]] = {}
         self.unreadable: set[str] = set()
         self.decoded = 0
         self.guard = threading.RLock()
@@ -120,13 +121,14 @@ class MemoryVault:
     def capture(self, source: str) -> MemoryCapture:
         return MemoryCapture(self, source)
 
-    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+    def delete_points(self, source: str, numbers: Sequence[int]) -> Sequence[int]:
         with self.guard:
             points = self.records.get(source, [])
             kept = {points[-1].number, *(hold.number for hold in self.holds(source))} if points else set()
             if kept.intersection(numbers):
                 raise Refused("the newest point and held ones are not deleted", code="newest-point")
             self.records[source] = [point for point in points if point.number not in numbers]
+        return []
 
     def holds(self, source: str) -> list[Hold]:
         with self.guard:
@@ -147,6 +149,11 @@ class MemoryVault:
     def set_policy(self, source: str, policy: RetentionPolicy) -> None:
         with self.guard:
             self.policies[source] = policy
+
+    def prolong_locks(self, source: str, until_ns: Mapping[int, int]) -> int:
+        with self.guard:
+            self.locked.setdefault(source, {}).update(until_ns)
+        return len(until_ns)
 
     # --- log -------------------------------------------------------------------------------------
 

@@ -51,7 +51,12 @@ def delete(
     with Session(common) as session:
         for name, numbers in wanted.items():
             protected = session.protected(name, pool)
-            protected.vault.delete_points(protected.source.id, numbers)
+            if locked := protected.vault.delete_points(protected.source.id, numbers):
+                raise Refused(
+                    f"{name}#{locked[0]} is locked against deletion by the storage; what was not locked is deleted",
+                    code="object-locked",
+                    hint="it can be deleted when its lock has run out; perdure prune --plan shows until when it stays",
+                )
     if common.json:
         print_json({"deleted": [{"source": name, "numbers": numbers} for name, numbers in wanted.items()]})
     else:

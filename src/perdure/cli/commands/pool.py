@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["create", "info", "open_"]
 
 
-def create(path: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
-    """Make a storage pool in a new or empty directory.
+def create(path: str, /, *, endpoint: str | None = None, common: CommonOptions = DEFAULT_OPTIONS) -> int:
+    """Make a storage pool in a new or empty directory, or below an unused prefix of an object store.
 
     It shows the recovery key, which opens the pool when the passphrase is lost. It is shown once and kept nowhere:
     write it down.
@@ -30,17 +30,21 @@ def create(path: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
 
         perdure pool create /mnt/backup/pool
         perdure pool create /mnt/backup/pool --passphrase-file /root/passphrase
+        perdure pool create s3://bucket/pool
+        perdure pool create s3://bucket/pool --endpoint https://s3.example.org
+        perdure pool create azure://container/pool?account=name
 
     Args:
-        path: The directory that the pool shall lie in.
+        path: The directory that the pool shall lie in, or the URL of an object store.
+        endpoint: The URL of an object store's server, if it is not the provider's own; it becomes part of the URL.
     """
     with Session(common) as session:
         passphrase = new_passphrase(common.passphrase_file)
 
         from perdure.repository.opening import create_pool
-        from perdure.storage.opening import open_storage
+        from perdure.storage.opening import open_storage, with_endpoint
 
-        storage = open_storage(path, create=True)
+        storage = open_storage(with_endpoint(path, endpoint), create=True)
         with tempfile.TemporaryDirectory(prefix="perdure-") as cache:
             # The pool's id, which names its cache, is not known before it exists.
             made, recovery_key = create_pool(storage, passphrase, Path(cache))
@@ -64,7 +68,14 @@ def create(path: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
     return 0
 
 
-def open_(path: str, /, *, take_over: bool = False, common: CommonOptions = DEFAULT_OPTIONS) -> int:
+def open_(
+    path: str,
+    /,
+    *,
+    endpoint: str | None = None,
+    take_over: bool = False,
+    common: CommonOptions = DEFAULT_OPTIONS,
+) -> int:
     """Make the data sources of an existing pool known on this machine.
 
     Use it after the loss of a machine, or when a pool has moved: every data source that the pool holds can then be
@@ -74,15 +85,19 @@ def open_(path: str, /, *, take_over: bool = False, common: CommonOptions = DEFA
     For example:
 
         perdure pool open /mnt/backup/pool
+        perdure pool open s3://bucket/pool --endpoint https://s3.example.org
         perdure pool open /mnt/offsite/pool --take-over
 
     Args:
-        path: The directory that the pool lies in.
+        path: The directory that the pool lies in, or its URL.
+        endpoint: The URL of an object store's server, if it is not the provider's own.
         take_over: The pool takes the place of the one that its data sources were protected in until now, because that
             one is lost.
     """
+    from perdure.storage.opening import with_endpoint
+
     with Session(common) as session:
-        opened = session.pool_at(path)
+        opened = session.pool_at(with_endpoint(path, endpoint))
         sources = opened.sources()
         elsewhere = {} if take_over else _protected_elsewhere(session, opened.id)
         for source in sources:
@@ -139,7 +154,7 @@ def info(path: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
         perdure pool info /mnt/backup/pool
 
     Args:
-        path: The directory that the pool lies in.
+        path: The directory that the pool lies in, or its URL.
     """
     with Session(common) as session:
         opened = session.pool_at(path)

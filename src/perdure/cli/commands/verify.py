@@ -26,7 +26,7 @@ def verify(path: str, /, *, data: bool = False, common: CommonOptions = DEFAULT_
         perdure verify /mnt/backup/pool --data
 
     Args:
-        path: The directory that the pool lies in.
+        path: The directory that the pool lies in, or its URL.
         data: Also read, decrypt and hash every chunk.
     """
     from perdure.repository.verify import verify_pool
