@@ -24,8 +24,11 @@ from perdure.repository.condemned import publish_condemned
 from perdure.repository.copying import Wanted, copy_pool
 from perdure.repository.copying_chunks import Shipment
 from perdure.repository.gc import collect_garbage
+from perdure.repository.opening import create_pool
+from perdure.repository.policies import write_policy
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
+from perdure.testing.memory_storage import MemoryObjects, MemoryStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
 from perdure.testing.twin_pools import (
     FOLDER,
@@ -262,6 +265,23 @@ def test_what_the_copy_has_pruned_by_its_own_policy_is_not_sent_again(a: Pool, b
     assert [hold.number for hold in b.holds(MAIL.id)] == [1]
     assert copy_all(a, b).sources[0].shipped == 0
     assert copy_all(a, b, 2).sources[0].copied == [2]
+
+
+def test_locks_are_copied_where_the_storage_can_keep_them(a: Pool, b: Pool, tmp_path: Path) -> None:
+    """A policy that locks loses this, with a note, on a storage that cannot; on one that can everything is locked."""
+    history(a)
+    write_policy(a.storage, a.keys, MAIL.id, RetentionPolicy(days=9, lock=True))
+    objects = MemoryObjects(immutable=True)
+    vault, _ = create_pool(MemoryStorage(objects), b"correct horse", tmp_path / "vault")
+
+    plain, locked = copy_all(a, b), copy_all(a, vault)
+
+    assert "locks" in plain.sources[0].notes[0]
+    assert b.policy(MAIL.id) == RetentionPolicy(days=9)
+    assert locked.sources[0].notes == []
+    assert differences(a, vault, MAIL.id) == []
+    kept = {name for name, each in objects.objects.items() if each.retained_until_ns}
+    assert kept == {name for name in objects.objects if name.startswith(("packs/", "points/", "logs/"))}
 
 
 def test_points_deleted_in_the_copy_and_their_chunks_come_back_when_they_are_needed(a: Pool, b: Pool) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -99,7 +100,8 @@ class Histories:
         self.b = opened(self.b, self.place / f"cache-b{self.caches}")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 @given(STEPS, st.integers(0, 2**32))
 def test_a_copy_of_any_history_holds_the_same(steps: list[str], seed: int) -> None:
     """However a history grew, was pruned and copied so far, one more copy makes the other pool hold all of it."""

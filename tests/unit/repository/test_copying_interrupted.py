@@ -11,14 +11,17 @@ import pytest
 
 from perdure.model.errors import PerdureError
 from perdure.model.positions import Position
-from perdure.repository import copying_chunks
+from perdure.repository import copying_arrival, copying_chunks
+from perdure.repository.condemned import condemned_numbers
 from perdure.repository.copying import CopyOptions, CopyReport, Wanted, copy_pool
 from perdure.repository.copying_arrival import DamagedOnArrival
 from perdure.repository.gc import Collection, collect_garbage
+from perdure.repository.leases import take_collection_lease
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.contract import StorageFailed, StorageFull
 from perdure.storage.local import LocalStorage
+from perdure.testing.hooked_storage import HookedStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
 from perdure.testing.twin_pools import FOLDER, append_log, copy_all, differences, new_pool, opened, put_delta, put_tree
 
@@ -50,35 +53,27 @@ def small_history(pool: Pool) -> None:
     put_tree(pool, {"f": [block(50)], "d": {"g": [block(60)]}})
 
 
-class Wire:
-    """A storage behind a wire that may be cut after so many calls; then nothing works any more."""
+class Wire(HookedStorage):
+    """A storage behind a wire that is cut after so many calls; then nothing works any more."""
 
     def __init__(self, path: str, calls: int, *, error: type[PerdureError] = StorageFailed) -> None:
-        self._storage = LocalStorage(Path(path))
+        super().__init__(LocalStorage(Path(path)), self._count)
         self._left = calls
         self._error = error
         self._guard = threading.Lock()
-        self.used = 0
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._storage, name)
-        if not callable(found):
-            return found
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self._guard:
-                self.used += 1
-                if self.used > self._left:
-                    raise self._error("the wire was cut")
-            return found(*args, **kwargs)
-
-        return call
+    def _count(self, _method: str, _names: tuple[str, ...]) -> None:
+        with self._guard:
+            self._left -= 1
+            if self._left < 0:
+                raise self._error("the wire was cut")
 
 
 def packs(pool: Pool) -> int:
     return sum(listed.size for listed in pool.storage.list("packs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["origin", "target"])
 def test_a_copy_cut_at_any_call_of_the_storage_is_completed_by_the_next(
     a: Pool, b: Pool, tmp_path: Path, side: str
@@ -92,8 +87,8 @@ def test_a_copy_cut_at_any_call_of_the_storage_is_completed_by_the_next(
         target = new_pool(tmp_path / f"b{cut}")
         wire = Wire((a if side == "origin" else target).storage.url, cut)
         try:
-            here = opened(a, tmp_path / f"ca{cut}", wire if side == "origin" else None)  # type: ignore[arg-type]
-            there = opened(target, tmp_path / f"cb{cut}", wire if side == "target" else None)  # type: ignore[arg-type]
+            here = opened(a, tmp_path / f"ca{cut}", wire if side == "origin" else None)
+            there = opened(target, tmp_path / f"cb{cut}", wire if side == "target" else None)
             finished = copy_pool(here, there, [Wanted(each) for each in here.sources()]).complete
         except PerdureError as error:
             assert "wire" in error.message  # noqa: PT017 - the run may also end well
@@ -219,7 +214,7 @@ def test_a_point_that_is_pruned_while_it_is_copied_is_left_out(a: Pool, b: Pool,
 def test_a_full_pool_ends_the_run_and_keeps_what_was_committed(a: Pool, b: Pool, tmp_path: Path) -> None:
     """No room in the copy is said as such; the points before stay, and a run with room goes on."""
     small_history(a)
-    full = opened(b, tmp_path / "full", Wire(b.storage.url, 45, error=StorageFull))  # type: ignore[arg-type]
+    full = opened(b, tmp_path / "full", Wire(b.storage.url, 45, error=StorageFull))
 
     with pytest.raises(StorageFull):
         copy_all(a, full)
@@ -292,6 +287,30 @@ def test_what_does_not_read_back_is_never_relied_on(a: Pool, b: Pool, tmp_path: 
     liar.lying = False
     copy_all(a, garbled)
     assert differences(a, opened(b, tmp_path / "last"), MAIL.id) == []
+
+
+def test_bad_packs_are_condemned_by_one_process_at_a_time(
+    a: Pool, b: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a collection is at work in the copy what did not arrive waits to be condemned."""
+    put_image(a, [block()], Position(1, 1))
+    collection = take_collection_lease(b.storage)
+    assert collection is not None
+    waits: list[float] = []
+
+    def end_the_collection(seconds: float) -> None:
+        waits.append(seconds)
+        assert condemned_numbers(b.storage) == {}
+        if len(waits) == 3:
+            collection.release()
+
+    monkeypatch.setattr(copying_arrival.time, "sleep", end_the_collection)
+
+    with pytest.raises(DamagedOnArrival):
+        copy_all(a, opened(b, tmp_path / "garbled", _Liar(b.storage.url)))  # type: ignore[arg-type]
+
+    assert len(waits) == 3
+    assert list(condemned_numbers(b.storage)) == [1]
 
 
 def test_leftovers_are_read_back_before_they_are_relied_on(a: Pool, b: Pool, tmp_path: Path) -> None:
