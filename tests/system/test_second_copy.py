@@ -95,8 +95,8 @@ def every_moment(scene: Scene) -> list[tuple[str, str]]:
     """Every place that the first pool can recover."""
     moments = []
     for name in ("app", "share"):
-        for row in scene.perdure.document("points", name)["points"]:
-            moments.append((name, str(row["number"] or row["position"])))
+        rows = scene.perdure.document("points", name)["points"]
+        moments.extend((name, str(row["number"] or row["position"])) for row in rows)
     return [*moments, ("app", "latest"), ("share", "latest")]
 
 
