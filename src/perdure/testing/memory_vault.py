@@ -30,6 +30,8 @@ class MemoryCapture:
 
     def __init__(self, vault: MemoryVault, source: str) -> None:
         self._vault, self._source = vault, source
+        # As in a pool, what was put can be read when the record is committed, and not before.
+        self._fresh: dict[bytes, bytes] = {}
         self.stored = 0
         self.aborted = False
 
@@ -40,8 +42,8 @@ class MemoryCapture:
         self._vault.refuse_if_full()
         chunk = self._vault.chunk_id(content)
         with self._vault.guard:
-            if chunk not in self._vault.chunks:
-                self._vault.chunks[chunk] = content
+            if chunk not in self._vault.chunks and chunk not in self._fresh:
+                self._fresh[chunk] = content
                 self.stored += len(content)
         return chunk
 
@@ -58,6 +60,7 @@ class MemoryCapture:
 
     def commit(self, draft: RecoveryPoint) -> RecoveryPoint:
         self._vault.refuse_if_full()
+        self.make_durable()
         with self._vault.guard:
             points = self._vault.records.setdefault(self._source, [])
             point = replace(
@@ -68,6 +71,11 @@ class MemoryCapture:
             )
             points.append(point)
         return point
+
+    def make_durable(self) -> None:
+        """Make what was put so far readable, without a record."""
+        with self._vault.guard:
+            self._vault.chunks.update(self._fresh)
 
     def abort(self) -> None:
         self.aborted = True
