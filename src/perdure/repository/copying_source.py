@@ -15,11 +15,12 @@ from perdure.model.points import DataSource, Hold, RecoveryPoint
 from perdure.repository import records
 from perdure.repository.copying_arrival import DamagedOnArrival
 from perdure.repository.copying_choice import Choice, choose, diverged, refuse_unknown, same_point
-from perdure.repository.copying_chunks import CheckedStreams, Origin, Shipment, Traffic
+from perdure.repository.copying_chunks import Origin, Shipment, Traffic
 from perdure.repository.copying_log import Coverage, copy_segment, widest_first
 from perdure.repository.copying_pairs import learn
 from perdure.repository.copying_point import needed_chunks, translated
 from perdure.repository.copying_report import CopyFailure, SourceCopy
+from perdure.repository.copying_streams import AheadStreams
 from perdure.repository.copying_translation import Translation
 from perdure.repository.leases import WorkLease, take_lease
 from perdure.repository.policies import read_policy
@@ -125,7 +126,8 @@ class _SourceCopying:
         self._choice = choice
         self._options = options
         self._lease = lease
-        self._streams = CheckedStreams(origin)
+        self._streams = AheadStreams(origin.read, origin.read_many)
+        self._others = AheadStreams(target.read_chunk, target.read_chunks)
         self._known = Translation()
         self._learned: set[int] = set()
         self._present = target.index.snapshot()
@@ -220,7 +222,7 @@ class _SourceCopying:
             self._learned.add(each)
             point, other = self._choice.common[each]
             try:
-                ids = learn(self._known, self._streams, point, self._target, other, present=self._there)
+                ids = learn(self._known, self._streams, point, self._others, other, present=self._there)
             except (Damaged, ObjectMissing) as error:
                 self._report.notes.append(
                     f"recovery point #{each} could not be compared in both pools: {error.message}"
