@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -26,7 +27,7 @@ from perdure.repository.container import BlockPlace, ContainerReader, ContainerW
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import ObjectInfo, Storage
 
-__all__ = ["append_segment", "log_name", "read_blocks", "read_segment", "segment_name", "span_of"]
+__all__ = ["Readable", "append_segment", "log_name", "read_blocks", "read_segment", "segment_name", "span_of"]
 
 _MAX_FOOTER = 1 << 30
 
@@ -67,8 +68,18 @@ def span_of(found: ObjectInfo) -> LogSpan | None:
     return LogSpan(generation, after, last, found.size, found.name)
 
 
-def append_segment(storage: Storage, keys: KeyRing, source: str, segment: LogSegment) -> LogSpan:
+def append_segment(
+    storage: Storage, keys: KeyRing, source: str, segment: LogSegment, *, name: str = "", written_ns: int = 0
+) -> LogSpan:
     """Write a segment; durable on return.
+
+    Args:
+        storage: The pool's storage.
+        keys: Its keys.
+        source: Id of the data source.
+        segment: The segment.
+        name: Another object name than the segment's own.
+        written_ns: When it was written, nanoseconds since 1970 UTC; now if 0.
 
     Raises:
         ObjectExists: This part of the log is there already.
@@ -88,10 +99,10 @@ def append_segment(storage: Storage, keys: KeyRing, source: str, segment: LogSeg
             segment.chain,
             zstandard.compress(segment.index),
             places,
-            time.time_ns(),
+            written_ns or time.time_ns(),
         )
         writer.finish(msgspec.msgpack.encode(footer))
-        name = segment_name(source, segment)
+        name = name or segment_name(source, segment)
         size = staged.size
         storage.commit(staged, name)
     except BaseException:
@@ -101,7 +112,15 @@ def append_segment(storage: Storage, keys: KeyRing, source: str, segment: LogSeg
     return LogSpan(segment.last.generation, after_place, segment.last.place, size, name)
 
 
-def _open(storage: Storage, keys: KeyRing, span: LogSpan) -> tuple[ContainerReader, _Footer]:
+class Readable(Protocol):
+    """What reading a segment needs of a storage."""
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes: ...
+
+    def size(self, name: str) -> int: ...
+
+
+def _open(storage: Readable, keys: KeyRing, span: LogSpan) -> tuple[ContainerReader, _Footer]:
     name = span.name
     reader = ContainerReader(
         lambda offset, length: storage.read_range(name, offset, length), storage.size(name), Kind.LOG, keys, name
@@ -115,7 +134,7 @@ def _open(storage: Storage, keys: KeyRing, span: LogSpan) -> tuple[ContainerRead
     return reader, footer
 
 
-def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegment:
+def read_segment(storage: Readable, keys: KeyRing, span: LogSpan) -> StoredSegment:
     """Everything of a segment but its payload.
 
     Raises:
@@ -139,7 +158,7 @@ def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegmen
     )
 
 
-def read_blocks(storage: Storage, keys: KeyRing, span: LogSpan) -> Iterator[bytes]:
+def read_blocks(storage: Readable, keys: KeyRing, span: LogSpan) -> Iterator[bytes]:
     """The payload of a segment, block by block.
 
     Raises:

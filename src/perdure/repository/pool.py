@@ -71,7 +71,7 @@ class Pool:
         self.damage: list[Damaged] = []
         self._index = ChunkIndex(cache_dir / "index")
         self.matched = MatchedIndex(storage, keys, self._index, self.damage.append)
-        self._reader = ChunkReader(storage, keys, self._index)
+        self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
 
