@@ -1,9 +1,9 @@
 """The verification ledger: when every pack and log segment was last read whole and found sound, and what was not.
 
-``checks/NUMBER`` is a sealed document. A run writes the next number at its end and every few minutes within; the newest
-that can be read counts, and the one before is kept in case it cannot. Two runs at once are safe: whoever finds the
-number taken reads that ledger and adds its own part to it. A ledger that is lost costs an early verification and nothing
-else.
+``checks/NUMBER`` is a sealed document. A run writes the next number at its end and every few minutes within; the
+newest that can be read counts, and the one before is kept in case it cannot. Two runs at once are safe: whoever finds
+the number taken reads that ledger and adds its own part to it. A ledger that is lost costs an early verification and
+nothing else.
 
 What the ledger names as damaged is not relied on: captures store such chunks again, and garbage collection never takes
 a good copy for needless because of a damaged one (see :mod:`perdure.repository.matching`).

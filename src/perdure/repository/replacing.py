@@ -1,9 +1,9 @@
 """Replacing a damaged object by a good one, so that a crash at any moment leaves a good copy.
 
-Objects never change and a name is given once, so the damaged object has to be deleted before the good one can take its
-name. The good bytes are therefore first written under ``heal/`` and the object's name; they stay until the object is in
-its place, and :func:`finish_replacements` goes on after a crash. Garbage collection stands still while there is anything
-below ``heal/``, since a record may be missing from its place for that moment.
+Objects never change and a name is given once, so the damaged object has to be deleted before the good one can take
+its name. The good bytes are therefore first written under ``heal/`` and the object's name; they stay until the object
+is in its place, and :func:`finish_replacements` goes on after a crash. Garbage collection stands still while there is
+anything below ``heal/``, since a record may be missing from its place for that moment. One process heals at a time.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Scrubbing: reading packs and log segments whole, those first that were not read for the longest time, until there
-is no time left."""
+"""Scrubbing: reading packs and log segments whole, the ones longest unread first, until there is no time left."""
 
 from __future__ import annotations
 

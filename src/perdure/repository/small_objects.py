@@ -1,5 +1,8 @@
-"""Checking a pool's small objects one by one: descriptor, key slots, sources, holds, policies, condemned lists, ledgers
-and the log segments' footers with the chain that they make."""
+"""Checking a pool's small objects one by one.
+
+They are descriptor, key slots, sources, holds, policies, condemned lists, ledgers, records, and the log segments'
+footers with the chain that they make.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from perdure.repository.pool import Pool
 from perdure.repository.replacing import RESCUED
 from perdure.storage.contract import ObjectInfo, ObjectMissing, Storage
 
-__all__ = ["SmallObjects"]
+__all__ = ["SmallObjects", "check_slot"]
 
 
 class SmallObjects:
@@ -57,10 +60,9 @@ class SmallObjects:
         what: str,
         affected: tuple[str, ...] = (),
         points: tuple[tuple[str, int], ...] = (),
-        chunks: tuple[bytes, ...] = (),
     ) -> None:
         """Note damage."""
-        self.damage.append(Damage(name, kind, what, affected, points, chunks, self._now_ns))
+        self.damage.append(Damage(name, kind, what, affected, points, (), self._now_ns))
 
     def count(self, size: int) -> None:
         """Count an object."""
@@ -78,7 +80,7 @@ class SmallObjects:
         for name in NAMES:
             self._check(ObjectInfo(name, 0), "descriptor", partial(_descriptor, storage, name))
         for listed in storage.list("keys"):
-            self._check(listed, "key slot", partial(_slot, storage, listed.name))
+            self._check(listed, "key slot", partial(check_slot, storage, listed.name))
         self._check_each("sources", "source", lambda name: records.read_source(storage, self._pool.keys, name))
         self._check_each("holds", "hold", self._read_hold)
         self._check_each("policies", "policy", self._read_policy)
@@ -226,5 +228,11 @@ def _descriptor(storage: Storage, name: str) -> None:
     check_descriptor(storage.read(name), name)
 
 
-def _slot(storage: Storage, name: str) -> None:
+def check_slot(storage: Storage, name: str) -> None:
+    """Read a key slot.
+
+    Raises:
+        Damaged: It is not what was written.
+        ObjectMissing: There is none.
+    """
     KeySlot.decode(storage.read(name), name)

@@ -3,8 +3,9 @@
 Always checked: descriptor and key slots (both copies), source descriptors, holds, policies, condemned lists, ledgers,
 every recovery-point record with its maps and trees, that every chunk that a point names is in some pack, and every log
 segment's footer and the chain that they make. Without ``data`` every pack's footer is read too; with it packs and log
-segments are read whole: every block decrypted, decompressed and hashed. Given a time limit, those are read that were not
-read for the longest time, so that runs one after the other cover the whole pool (see :mod:`perdure.repository.ledger`).
+segments are read whole: every block decrypted, decompressed and hashed. Given a time limit, those are read that were
+not read for the longest time, so that one run after the other covers the whole pool (see
+:mod:`perdure.repository.ledger`).
 
 Damage that an earlier run found by reading stands until the object is read again, healed or gone.
 
@@ -19,7 +20,7 @@ of its chunks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -85,6 +86,7 @@ def verify_pool(
     *,
     data: bool = False,
     max_duration_s: float | None = None,
+    only: Collection[str] | None = None,
     progress: Progress = lambda _: None,
     threads: int = 2,
     clock: Callable[[], float] = time.monotonic,
@@ -96,6 +98,7 @@ def verify_pool(
         data: Also read packs and log segments whole.
         max_duration_s: With ``data``: begin no other pack or segment when so many seconds are over. One at least is
             always read.
+        only: With ``data``: read these objects and no others.
         progress: Called with the number of stored bytes dealt with since the last call.
         threads: Readers at once.
         clock: Seconds that go on steadily.
@@ -108,7 +111,7 @@ def verify_pool(
     run.check_structure()
     try:
         if data:
-            run.scrub(lambda: deadline_s is None or clock() < deadline_s)
+            run.scrub(lambda: deadline_s is None or clock() < deadline_s, only)
         else:
             run.check_footers()
     except BaseException:
@@ -134,8 +137,7 @@ class _Run:
         self.small = SmallObjects(pool, {source.id: source.name for source in pool.sources()}, progress, begun_ns)
         self.notes: list[str] = []
         self.chunks = self.bytes = self.points = self.read = self.packs_checked = 0
-        self.attributed: tuple[Damage, ...] | None = None
-        self.records = [listed for listed in pool.storage.list("points")]
+        self.records = list(pool.storage.list("points"))
         pool.matched.refresh()
         self.targets = self._targets()
         self.findings = RunFindings(begun_ns, np.empty(0, dtype=PACK_ID))
@@ -159,10 +161,8 @@ class _Run:
                 self.small.note(listed.name, "pack", "this is not the name of a pack")
             else:
                 found.append(Target.of(listed))
-        for listed in self.pool.storage.list("logs"):
-            if logs.span_of(listed) is not None:
-                found.append(Target.of(listed))
-        return found
+        log = (listed for listed in self.pool.storage.list("logs") if logs.span_of(listed) is not None)
+        return [*found, *map(Target.of, log)]
 
     # --- structure ---
 
@@ -280,9 +280,9 @@ class _Run:
         self.progress(target.size)
         return len(rows)
 
-    def scrub(self, in_time: Callable[[], bool]) -> None:
+    def scrub(self, in_time: Callable[[], bool], only: Collection[str] | None) -> None:
         """Read packs and log segments whole."""
-        oldest = by_age(self.targets, self.ledger)
+        oldest = by_age([each for each in self.targets if only is None or each.name in only], self.ledger)
         for target, found in each_in_time(oldest, self._read_whole, threads=self.threads, in_time=in_time):
             if found is not None:
                 self._settle(target, found)

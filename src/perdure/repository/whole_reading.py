@@ -153,8 +153,9 @@ def read_pack(
     found.chunks = len(rows)
     if not reachable:
         found.hurt = dict.fromkeys(rows["id"].tolist(), "the header of its pack is damaged")
+    blocks = _Blocks(opened, keys, reader, name=name, failures=failures, found=found, on_content=on_content)
     for run in _runs(rows, size, found):
-        _read_run(opened, keys, reader.header, name, run, failures, found, on_content)
+        blocks.read(run)
     return found
 
 
@@ -243,33 +244,62 @@ def _runs(rows: NDArray[np.void], size: int, found: PackReading) -> Iterator[NDA
         begin = end
 
 
-def _read_run(
-    opened: _Object,
-    keys: KeyRing,
-    header: bytes,
-    name: str,
-    run: NDArray[np.void],
-    failures: tuple[type[PerdureError], ...],
-    found: PackReading,
-    on_content: OnContent,
-) -> None:
-    first, last = int(run["offset"][0]), int(run["offset"][-1]) + BLOCK_HEADER + int(run["stored"][-1])
-    try:
-        data = opened.run(first, last - first)
-    except failures as error:
-        if len(run) == 1:
-            found.hurt[run["id"][0].tobytes()] = error.message
-            return
-        # A bad sector hurts one block of the run: each by itself.
-        for row in range(len(run)):
-            _read_run(opened, keys, header, name, run[row : row + 1], failures, found, on_content)
-        return
-    for chunk, offset, stored, *_ in run.tolist():
+class _Blocks:
+    """Reads the blocks of a pack, run by run, and notes what is damaged.
+
+    Args:
+        opened: The pack.
+        keys: The pool's keys.
+        reader: Knows the pack's header.
+        name: The pack's name.
+        failures: What reading raises when there is damage.
+        found: Where damage is noted.
+        on_content: Told of every chunk whose content is right.
+    """
+
+    def __init__(
+        self,
+        opened: _Object,
+        keys: KeyRing,
+        reader: ContainerReader,
+        *,
+        name: str,
+        failures: tuple[type[PerdureError], ...],
+        found: PackReading,
+        on_content: OnContent,
+    ) -> None:
+        self._opened = opened
+        self._keys = keys
+        self._header = reader.header
+        self._name = name
+        self._failures = failures
+        self._found = found
+        self._on_content = on_content
+
+    def read(self, run: NDArray[np.void]) -> None:
+        """Read blocks that lie one after the other."""
+        first, last = int(run["offset"][0]), int(run["offset"][-1]) + BLOCK_HEADER + int(run["stored"][-1])
         try:
-            _, content = open_block(keys, header, data[offset - first :][: BLOCK_HEADER + stored], name, chunk)
-            if keys.content_id(content) != chunk:
-                raise Damaged("its content does not match its id", code="damaged-chunk")
-        except failures as error:
-            found.hurt[chunk] = error.message
-        else:
-            on_content(chunk, content)
+            data = self._opened.run(first, last - first)
+        except self._failures as error:
+            if len(run) == 1:
+                self._found.hurt[run["id"][0].tobytes()] = error.message
+                return
+            # A bad sector hurts one block of the run: each by itself.
+            for row in range(len(run)):
+                self.read(run[row : row + 1])
+            return
+        for chunk, offset, stored, *_ in run.tolist():
+            begin = offset - first
+            try:
+                content = self._content(chunk, data[begin : begin + BLOCK_HEADER + stored])
+            except self._failures as error:
+                self._found.hurt[chunk] = error.message
+            else:
+                self._on_content(chunk, content)
+
+    def _content(self, chunk: bytes, sealed: memoryview) -> bytes:
+        content = open_block(self._keys, self._header, sealed, self._name, chunk)[1]
+        if self._keys.content_id(content) != chunk:
+            raise Damaged("its content does not match its id", code="damaged-chunk")
+        return content
