@@ -1,6 +1,7 @@
 """Measure perdure against Debian's restic and borg, and write ``docs/reference/benchmarks.md``.
 
-python bench/run.py                   # everything, about half an hour and 25 GB of disk
+python bench/run.py                   # everything, about an hour and 25 GB of disk
+python bench/run.py --only scale      # pools of up to 10 TB, which write ``docs/reference/scale.md``; needs no peers
 python bench/run.py --only recovery   # one case; with --dir the results of the others are kept
 python bench/run.py --scale 0.02      # a quick trial; written beside the results, not into the documentation
 """
@@ -20,6 +21,7 @@ from express import express_full, express_full_compared, express_full_in_watch, 
 from lagging import log_lag
 from remembering import peak_memory
 from results import Results
+from scale import scale
 from workspace import Workspace
 from writing import page
 
@@ -32,7 +34,10 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "recovery": recovery,
     "log-lag": log_lag,
     "memory": peak_memory,
+    "scale": scale,
 }
+ALONE = {"scale"}
+"""Cases without peers, which write a page of their own."""
 ROOM_GB = 25
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks.md"
 
@@ -45,7 +50,8 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, help="where to work and keep results; default: a temporary folder")
     parser.add_argument("--output", type=Path, help="the page; default: the documentation's, if --scale is 1")
     given = parser.parse_args()
-    for tool in ("restic", "borg"):
+    names = given.only or list(CASES)
+    for tool in ("restic", "borg") if set(names) - ALONE else ():
         if shutil.which(tool) is None:
             parser.error(f"{tool} is not installed; on Debian: apt install restic borgbackup")
     folder = given.dir.absolute() if given.dir else Path(tempfile.mkdtemp(prefix="perdure-bench-"))
@@ -57,9 +63,11 @@ def main() -> int:
     results = Results(folder / "results.jsonl")
     space = Workspace(folder, given.scale, given.rounds, results)
     try:
-        for name in given.only or CASES:
+        for name in names:
             print(f"{name}:", flush=True)
             CASES[name](space)
+            if name in ALONE:
+                continue
             _write(given.output or (PAGE if given.scale == 1 else folder / "benchmarks.md"), space)
     finally:
         if not given.dir:

@@ -10,7 +10,7 @@ from perdure.model.errors import Refused
 from perdure.model.extents import ExtentMap
 from perdure.model.points import RecoveryPoint, StreamRef
 from perdure.repository.chunks import ChunkWriter
-from perdure.repository.leases import CaptureLease
+from perdure.repository.leases import WorkLease
 from perdure.repository.maps import encode_map
 from perdure.storage.contract import Buffer, ObjectExists
 
@@ -24,7 +24,7 @@ class PoolCapture:
     """Puts chunks, then commits the record. Nothing is visible before :meth:`commit` has returned."""
 
     def __init__(
-        self, chunks: ChunkWriter, number: int, write: Callable[[RecoveryPoint], int], lease: CaptureLease
+        self, chunks: ChunkWriter, number: int, write: Callable[[RecoveryPoint], int], lease: WorkLease
     ) -> None:
         """Begin.
 

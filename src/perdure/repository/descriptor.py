@@ -6,14 +6,15 @@ chunking parameters that belong to the format, and ``check``: BLAKE3 (hexadecima
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 
 from blake3 import blake3
 
-from perdure.model.errors import Damaged, NotFound, PoolUnusable
+from perdure.model.errors import Damaged, NotFound, PerdureError, PoolUnusable
 from perdure.repository.container import FORMAT_VERSION
-from perdure.storage.contract import ObjectMissing, Storage
+from perdure.storage.contract import ObjectExists, ObjectMissing, Storage
 
 __all__ = ["NAMES", "Descriptor", "check_descriptor", "read_descriptor", "write_descriptor"]
 
@@ -53,7 +54,12 @@ def write_descriptor(storage: Storage, descriptor: Descriptor) -> None:
     values = asdict(descriptor)
     data = _line({**values, "check": blake3(_line(values)).hexdigest()}) + b"\n"
     for name in NAMES:
-        storage.create(name, data)
+        try:
+            storage.create(name, data)
+        except ObjectExists:
+            # An answer that was lost, or somebody who opened the pool already and found only its twin.
+            if storage.read(name) != data:
+                raise
 
 
 def check_descriptor(data: bytes, name: str) -> Descriptor:
@@ -87,19 +93,29 @@ def check_descriptor(data: bytes, name: str) -> Descriptor:
 def read_descriptor(storage: Storage) -> Descriptor:
     """Read the descriptor, from the twin if the first copy is damaged or gone.
 
+    A copy that is gone, or was never written because the machine died while the pool was made, is written again if
+    the storage can be written.
+
     Raises:
         NotFound: There is no pool here.
         Damaged: Both copies are damaged.
         PoolUnusable: The pool is of a newer format.
     """
     failure: Damaged | None = None
+    missing = []
     for name in reversed(NAMES):
         try:
-            return check_descriptor(storage.read(name), name)
+            data = storage.read(name)
+            found = check_descriptor(data, name)
         except ObjectMissing:
-            continue
+            missing.append(name)
         except Damaged as error:
             failure = error
+        else:
+            for gone in missing:
+                with contextlib.suppress(PerdureError):
+                    storage.create(gone, data)
+            return found
     if failure is not None:
         raise failure
     raise NotFound(

@@ -19,10 +19,12 @@ on an earlier point    as long as the point is       somebody else commits meanw
                                                      taken and its commit refused
 deleting of points     what is deleted later is      the second mark sees more garbage than the list names,
                        condemned by the next run     which is left for the next run
-second condemn         numbers are given once:       the second mark leaves out the packs of every list, so
-                       whoever is later finds its    two lists cannot each rely on a copy in the other's packs
-                       number taken and marks again
-second sweep           as above                      both delete the same packs; deleting twice does nothing
+second collection      one is at work at a time      as beside condemn. Otherwise a pack that one spares and
+                       (a lease of its own); so      captures use again could be deleted by the other, whose
+                       lists are published in the    mark is older
+                       order of their numbers
+list of a collection   its copies lie in packs of    the second mark leaves out the packs of every list, so
+that died              their own, perhaps twice      two lists cannot each rely on a copy in the other's packs
 recovery, verify       nothing is deleted            a chunk that was repacked is found after the reader has
                                                      matched its index again; a point that is deleted while it
                                                      is read fails loudly
@@ -31,11 +33,11 @@ damage                 a record, map or listing that cannot be read stops both p
 kill -9, power cut     packs copied twice, of which  the list is still there, and the next sweep goes on
                        the next run condemns one
 a process that stood   its lease runs out after 24 h where the storage cannot tell whether it lives; it refuses
-still                  to commit after 12 h
+still                  to commit, condemn or delete after 12 h
 =====================  ============================  =========================================================
 
 What remains: on a storage without liveness a process that stands still for more than 12 hours exactly between its
-last look at the clock and the write of its record. Verification finds the damage that this would do.
+last look at the clock and the write of its record (or a deletion). Verification finds the damage that this would do.
 
 Memory: a bitmap of one byte per chunk, the index (mapped), one map or listing at a time.
 """
@@ -52,7 +54,7 @@ from numpy.typing import NDArray
 
 from perdure.repository.condemned import CondemnedList, publish_condemned
 from perdure.repository.index_snapshot import IndexSnapshot, PackUse
-from perdure.repository.leases import blocking_leases
+from perdure.repository.leases import WorkLease, blocking_leases, take_collection_lease
 from perdure.repository.marking import blocked, mark
 from perdure.repository.packs import pack_name
 from perdure.repository.pool import Pool
@@ -133,10 +135,15 @@ class _Run:
     """The counts so far."""
 
     pool: Pool
-    progress: Progress
+    lease: WorkLease
+    tell: Progress
     counts: dict[str, int] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def progress(self, points: int) -> None:
+        self.lease.renew_if_due()
+        self.tell(points)
 
     def count(self, **more: int) -> None:
         for name, value in more.items():
@@ -159,10 +166,23 @@ def collect_garbage(
         repack_below: Share of a pack that must be needed for it to be left alone.
         progress: Told 1 for every point that was looked at.
 
+    Returns:
+        What was done; nothing if another process collects this pool's garbage just now.
+
     Raises:
-        Refused: Something cannot be read, so that it is not known what is needed (``collection-blocked``).
+        Refused: Something cannot be read, so that it is not known what is needed (``collection-blocked``), or the
+            process stood still for so long that another collection may have begun (``collection-overtaken``).
     """
-    run = _Run(pool, progress)
+    lease = take_collection_lease(pool.storage)
+    if lease is None:
+        return Collection(waiting=("another process collects the garbage of this pool at the moment",))
+    try:
+        return _collected(_Run(pool, lease, progress), grace_s, repack_below)
+    finally:
+        lease.release()
+
+
+def _collected(run: _Run, grace_s: float, repack_below: float) -> Collection:
     _sweep(run, grace_s)
     while not _condemn(run, repack_below):
         run.notes.append("another process condemned packs at the same time; everything was looked at again")
@@ -195,6 +215,7 @@ def _condemn(run: _Run, repack_below: float) -> bool:
     use = survey(pool, repack_below=repack_below, progress=run.progress)
     run.counts["points"] = use.points
     try:
+        run.lease.check()
         if use.dead:
             publish_condemned(pool.storage, pool.keys, number, use.dead)
             number += 1
@@ -202,8 +223,10 @@ def _condemn(run: _Run, repack_below: float) -> bool:
         sizes = {each.pack: each.size for each in use.thin}
         for batch in repack(pool, use.thin):
             run.notes.extend(f"not repacked: {error.message}" for error in batch.damaged)
+            run.lease.renew_if_due()
             if not batch.packs:
                 continue
+            run.lease.check()
             publish_condemned(pool.storage, pool.keys, number, batch.packs)
             number += 1
             size = sum(sizes[pack] for pack in batch.packs)
@@ -272,6 +295,7 @@ def _sweep(run: _Run, grace_s: float) -> None:
         pack.tobytes(): int(size) for pack, size in zip(use.packs[use.condemned], use.sizes[use.condemned], strict=True)
     }
     _delete(run, {pack: size for pack, size in sizes.items() if pack in condemned - needed})
+    run.lease.check()
     _remove_lists(pool, due, highest=max(lists))
 
 
@@ -313,6 +337,8 @@ def _delete(run: _Run, doomed: Mapping[bytes, int]) -> None:
     """Delete packs, given with their sizes."""
     ordered = sorted(doomed)
     for at in range(0, len(ordered), _AT_ONCE):
+        run.lease.renew_if_due()
+        run.lease.check()
         gone = _deleted(run, ordered[at : at + _AT_ONCE])
         run.pool.index.forget(gone)
         run.count(deleted=len(gone), deleted_bytes=sum(doomed[pack] for pack in gone))

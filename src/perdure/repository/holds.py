@@ -10,7 +10,7 @@ from perdure.model.points import Hold
 from perdure.repository.container import Kind
 from perdure.repository.documents import numbered, read_document, write_document
 from perdure.repository.keys import KeyRing
-from perdure.storage.contract import Storage
+from perdure.storage.contract import ObjectMissing, Storage
 
 __all__ = ["hold_name", "list_holds", "write_hold"]
 
@@ -38,6 +38,8 @@ def list_holds(storage: Storage, keys: KeyRing, source: str) -> list[Hold]:
             continue
         try:
             found.append(read_document(storage, keys, listed.name, Kind.HOLD, Hold))
+        except ObjectMissing:
+            continue  # released since the listing
         except Damaged:
             found.append(Hold(source, number, "the reason cannot be read: the hold is damaged"))
     return found

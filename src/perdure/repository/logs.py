@@ -27,7 +27,16 @@ from perdure.repository.container import BlockPlace, ContainerReader, ContainerW
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import ObjectInfo, Storage
 
-__all__ = ["Readable", "append_segment", "log_name", "read_blocks", "read_segment", "segment_name", "span_of"]
+__all__ = [
+    "Readable",
+    "append_segment",
+    "holds",
+    "log_name",
+    "read_blocks",
+    "read_segment",
+    "segment_name",
+    "span_of",
+]
 
 _MAX_FOOTER = 1 << 30
 
@@ -167,6 +176,22 @@ def read_blocks(storage: Readable, keys: KeyRing, span: LogSpan) -> Iterator[byt
     reader, footer = _open(storage, keys, span)
     for offset, stored, raw in footer.blocks:
         yield reader.block(BlockPlace(offset, stored, raw))
+
+
+def holds(storage: Storage, keys: KeyRing, span: LogSpan, segment: LogSegment) -> bool:
+    """Whether a stored segment has exactly this content.
+
+    Raises:
+        Damaged: It is not what was written.
+    """
+    stored = read_segment(storage, keys, span)
+    return (
+        (stored.after, stored.last, stored.chain, stored.index)
+        == (segment.after, segment.last, segment.chain, segment.index)
+        and stored.marks.tobytes() == segment.marks.tobytes()
+        and stored.block_sizes == tuple(len(block) for block in segment.blocks)
+        and all(found == wanted for found, wanted in zip(read_blocks(storage, keys, span), segment.blocks, strict=True))
+    )
 
 
 def _packed_marks(marks: NDArray[np.void]) -> bytes:

@@ -60,15 +60,19 @@ def mark(pool: Pool, snapshot: IndexSnapshot, progress: Callable[[int], None] = 
             continue
         try:
             point = records.read_point(pool.storage, pool.keys, listed.name)
+        except ObjectMissing:
+            continue
+        except Damaged as error:
+            raise blocked(f"{listed.name} cannot be followed: {error.message}") from error
+        try:
             for ids in reach.of(point):
                 rows = snapshot.rows(ids)
                 found = rows >= 0
                 live[rows[found]] = True
                 if not found.all():
                     elsewhere.update(chunk.tobytes() for chunk in ids[~found])
-        except ObjectMissing:
-            continue
-        except Damaged as error:
+        except (Damaged, ObjectMissing) as error:
+            # Nothing but this collection deletes packs, so whatever is missing here is lost.
             raise blocked(f"{listed.name} cannot be followed: {error.message}") from error
         points += 1
         progress(1)

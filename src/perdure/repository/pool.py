@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +21,15 @@ from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
-from perdure.repository.chunks import ChunkReader, ChunkWriter
+from perdure.repository.chunks import BadCopy, ChunkReader, ChunkWriter
 from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
-from perdure.repository.leases import take_lease
+from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
+from perdure.repository.packs import pack_name
 from perdure.repository.policies import read_policy, write_policy
 from perdure.storage.contract import Buffer, ObjectExists, ObjectMissing, Storage
 
@@ -71,7 +73,7 @@ class Pool:
         self.damage: list[Damaged] = []
         self._index = ChunkIndex(cache_dir / "index")
         self.matched = MatchedIndex(storage, keys, self._index, self.damage.append)
-        self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh)
+        self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh, self._note_bad_copy)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
 
@@ -164,6 +166,18 @@ class Pool:
         Raises:
             Refused: One is the source's newest point, or held; nothing was deleted.
         """
+        lease = take_deletion_lease(self.storage, source)
+        try:
+            self._refuse_needed(source, numbers)
+            lease.check()
+            # Oldest first, so that a crash leaves what is younger.
+            self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
+        finally:
+            lease.release()
+        for number in numbers:
+            self._points.pop(records.point_name(source, number), None)
+
+    def _refuse_needed(self, source: str, numbers: Sequence[int]) -> None:
         newest = max(self._numbers(source), default=0)
         held = {hold.number for hold in self.holds(source)}
         for number in numbers:
@@ -174,10 +188,6 @@ class Pool:
                     code="point-held" if number in held else "newest-point",
                     hint="perdure release NAME#NUMBER releases a hold" if number in held else "make a newer one first",
                 )
-        # Oldest first, so that a crash leaves what is younger.
-        self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
-        for number in numbers:
-            self._points.pop(records.point_name(source, number), None)
 
     def _numbers(self, source: str) -> list[int]:
         found = (records.point_number(listed.name) for listed in self.storage.list(f"points/{source}"))
@@ -193,12 +203,9 @@ class Pool:
 
         Raises:
             NotFound: There is no such point.
-            Refused: It is held already.
+            Refused: It is held already, or points of its source are being deleted at this moment.
         """
-        if hold.number not in self._numbers(hold.source):
-            raise NotFound(
-                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
-            )
+        self._find_point(hold)
         try:
             write_hold(self.storage, self.keys, hold)
         except ObjectExists as error:
@@ -207,6 +214,23 @@ class Pool:
                 code="already-held",
                 hint="release it first to hold it for another reason",
             ) from error
+        try:
+            if deletion_at_work(self.storage, hold.source):
+                raise Refused(
+                    f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
+                    code="deletion-at-work",
+                    hint="run the command again in a moment",
+                )
+            self._find_point(hold)
+        except BaseException:
+            self.storage.delete(hold_name(hold.source, hold.number))
+            raise
+
+    def _find_point(self, hold: Hold) -> None:
+        if hold.number not in self._numbers(hold.source):
+            raise NotFound(
+                f"there is no recovery point {hold.number}", code="point-not-found", hint="see: perdure points NAME"
+            )
 
     def release(self, source: str, number: int) -> None:
         """End a hold.
@@ -240,7 +264,8 @@ class Pool:
         return logs.read_blocks(self.storage, self.keys, _of(source, span))
 
     def append(self, source: str, segment: LogSegment) -> LogSpan:
-        """Make a segment durable.
+        """Make a segment durable. One that is there already, with the very same content, is not written again:
+        a failure may have hidden that it was written.
 
         Raises:
             Refused: It does not continue what the pool holds; a gap is never written over.
@@ -249,14 +274,18 @@ class Pool:
         if tail is None:
             end = self.log_end(source)
             tail = end.position if end is not None else segment.after
-        if segment.after != tail:
+        span = None
+        if segment.after == tail:
+            with contextlib.suppress(ObjectExists):
+                span = logs.append_segment(self.storage, self.keys, source, segment)
+        span = span or self._same_segment(source, segment)
+        if span is None:
             raise Refused(
                 f"log from {segment.after} does not continue the pool's log of this source, which ends at {tail}",
                 code="log-gap",
                 hint="run: perdure check NAME",
             )
-        span = logs.append_segment(self.storage, self.keys, source, segment)
-        self._tails[source] = segment.last
+        self._tails[source] = max(tail, segment.last)
         return span
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
@@ -267,6 +296,16 @@ class Pool:
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
         self.storage.delete(*(_of(source, span).name for span in spans))
+
+    def _same_segment(self, source: str, segment: LogSegment) -> LogSpan | None:
+        """The stored twin of a segment, made durable; ``None`` if there is none."""
+        name = logs.log_name(source, segment.after, segment.last)
+        for span in self.spans(source):
+            if span.name == name and logs.holds(self.storage, self.keys, span, segment):
+                # What a listing showed is durable when the next barrier returns.
+                self.storage.barrier([])
+                return span
+        return None
 
     def log_end(self, source: str) -> LogEnd | None:
         spans, points = self.spans(source), self.points(source)
@@ -335,6 +374,10 @@ class Pool:
     def _matched_reader(self) -> ChunkReader:
         _ = self.index
         return self._reader
+
+    def _note_bad_copy(self, bad: BadCopy) -> None:
+        where = f"chunk {bad.chunk.hex()[:16]} in {pack_name(bad.place.pack)}"
+        self.damage.append(Damaged(f"{where}: {bad.error.message}", code="damaged-chunk"))
 
     def _noting_damage(self, read: Callable[[], _Read]) -> _Read | None:
         try:

@@ -8,21 +8,26 @@ until its barrier.
 A staged file is flocked while its writer lives. A temporary file whose lock can be taken was left by a
 process that died; it is removed when the next writer starts. A lease is such a file in ``tmp/leases/``, so it
 ends with its holder.
+
+What a listing shows may be the work of a process that was killed between its link and its directory's fsync:
+visible, but undone if power fails soon. Others lean on what they see: a workload goes on after the last log segment
+in the pool, a capture does not store again what is there, a collection removes what no record names. So a listing
+of one directory fsyncs it before it is given out; one of many directories notes them, and they are
+fsynced before anything else is acknowledged or removed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
-from perdure.model.errors import NotFound, Refused
+from perdure.model.errors import NotFound, PerdureError, Refused
 from perdure.storage.contract import (
     Buffer,
     Capabilities,
@@ -34,118 +39,58 @@ from perdure.storage.contract import (
     Pending,
     Staged,
     Storage,
-    StorageFailed,
-    StorageFull,
-    StorageReadOnly,
 )
+from perdure.storage.filesystem import FileSystem, OperatingSystem, storage_error
+from perdure.storage.staged_file import LeaseFile, StagedFile, sweep
 
 __all__ = ["LocalStorage"]
 
 _TEMPORARY = "tmp"
 _LEASES = "leases"
-
-
-def _translated(error: OSError, what: str) -> StorageFailed | StorageFull | StorageReadOnly:
-    """The storage error that an operating-system error means to a person."""
-    text = f"{what}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(text, hint="free space in the pool's file system; nothing that was acknowledged is lost")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return StorageReadOnly(
-            text, hint="this user must be able to write to the pool to protect; recovery still works"
-        )
-    return StorageFailed(text, hint="check the pool's disk, then run the command again")
-
-
-class _StagedFile:
-    """A temporary file, locked by its living writer."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        try:
-            self._fd = self._open_locked(path)
-        except OSError as error:
-            raise _translated(error, f"cannot write to the pool at {path.parent.parent}") from error
-
-    @staticmethod
-    def _open_locked(path: Path) -> int:
-        """Create and lock; again if a sweep took the file between the two."""
-        while True:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
-                return fd
-            os.close(fd)
-
-    def write(self, *buffers: Buffer) -> None:
-        views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
-        try:
-            while views:
-                written = os.writev(self._fd, views)
-                self.size += written
-                while views and written >= len(views[0]):
-                    written -= len(views.pop(0))
-                if written:
-                    views[0] = views[0][written:]
-        except OSError as error:
-            self.discard()
-            raise _translated(error, f"cannot write to the pool at {self.path.parent.parent}") from error
-
-    def sync(self) -> None:
-        os.fsync(self._fd)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def discard(self) -> None:
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            self.close()
-
-
-class _LeaseFile(_StagedFile):
-    """A lease: a temporary file that its living holder has locked; nothing is ever written to it."""
-
-    def renew(self) -> None:
-        """The lock says it all."""
-
-    def release(self) -> None:
-        self.discard()
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 class LocalStorage:
     """Objects as files below a root directory."""
 
-    def __init__(self, root: Path, *, create: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        create: bool = False,
+        filesystem: FileSystem | None = None,
+        syncing: Executor | None = None,
+    ) -> None:
         """Open a directory.
 
         Args:
             root: The directory.
             create: Make it if it is missing.
+            filesystem: The system calls; the operating system's by default.
+            syncing: Runs publications; a thread of this storage by default.
 
         Raises:
             NotFound: It is missing and ``create`` is false.
             StorageFailed: It cannot be used.
         """
         self.root = root.absolute()
-        self._syncing = ThreadPoolExecutor(1, thread_name_prefix="pool-fsync")
+        self._filesystem = filesystem or OperatingSystem()
+        self._syncing = syncing or ThreadPoolExecutor(1, thread_name_prefix="pool-fsync")
         self._lock = threading.Lock()
         self._swept = False
+        self._made: set[Path] = set()
+        self._listed: dict[Path, object] = {}
         try:
             if create:
-                self._make_directory(self.root)
-            elif not self.root.is_dir():
+                self._make_root()
+            elif not self._is_directory(self.root):
                 raise NotFound(
                     f"there is no storage pool at {self.root}",
                     code="pool-missing",
                     hint="check the path, or make a pool with: perdure pool create PATH",
                 )
         except OSError as error:
-            raise _translated(error, f"cannot use {self.root}") from error
+            raise storage_error(error, f"cannot use {self.root}") from error
 
     @property
     def url(self) -> str:
@@ -161,7 +106,7 @@ class LocalStorage:
         return self._stage()
 
     def publish(self, staged: Staged, name: str) -> Pending:
-        assert isinstance(staged, _StagedFile)
+        assert isinstance(staged, StagedFile)
         return self._syncing.submit(self._publish_now, staged, self._path(name))
 
     def barrier(self, pending: Sequence[Pending]) -> None:
@@ -174,29 +119,31 @@ class LocalStorage:
                 directories.add(publication.result())
         if failure is not None:
             raise failure
-        for directory in sorted(directories):
-            self._sync_directory(directory)
+        self._make_names_durable(directories)
 
     def commit(self, staged: Staged, name: str) -> None:
-        assert isinstance(staged, _StagedFile)
-        self._sync_directory(self._publish_now(staged, self._path(name)))
+        assert isinstance(staged, StagedFile)
+        self._make_names_durable([self._publish_now(staged, self._path(name))])
 
     def create(self, name: str, *buffers: Buffer) -> None:
+        path = self._path(name)
         staged = self._stage()
         staged.write(*buffers)
-        self.commit(staged, name)
+        self._make_names_durable([self._publish_now(staged, path)])
 
     def delete(self, *names: str) -> None:
+        self._settle()
         directories: set[Path] = set()
         for path in map(self._path, names):
             try:
-                path.unlink(missing_ok=True)
+                self._filesystem.unlink(path)
+            except _GONE:
+                pass
             except OSError as error:
-                raise _translated(error, f"cannot remove {path}") from error
+                raise storage_error(error, f"cannot remove {path}") from error
             directories.add(path.parent)
         for directory in sorted(directories):
-            if directory.is_dir():
-                self._sync_directory(directory)
+            self._fsync_directory(directory, may_be_gone=True)
 
     def retain(self, name: str, until_ns: int) -> None:
         raise Refused(
@@ -212,78 +159,86 @@ class LocalStorage:
         try:
             self._make_directory(directory)
         except OSError as error:
-            raise _translated(error, f"cannot write to the pool at {self.root}") from error
-        return _LeaseFile(directory / name)
+            raise storage_error(error, f"cannot write to the pool at {self.root}") from error
+        return LeaseFile(self._filesystem, directory / name)
 
     def leases(self) -> Sequence[LeaseInfo]:
         directory = self.root / _TEMPORARY / _LEASES
         try:
-            if not directory.is_dir():
-                return []
-            self._sweep(directory)
-            return [LeaseInfo(path.name, 0.0) for path in sorted(directory.iterdir())]
+            sweep(self._filesystem, directory)
+            return [LeaseInfo(found.name, 0.0) for found in self._filesystem.scan(directory)]
+        except FileNotFoundError:
+            return []
         except OSError as error:
-            raise _translated(error, f"cannot list the leases of the pool at {self.root}") from error
+            raise storage_error(error, f"cannot list the leases of the pool at {self.root}") from error
 
     # --- reading ---
 
     def read(self, name: str) -> bytes:
-        try:
-            return self._path(name).read_bytes()
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
-        except OSError as error:
-            raise _translated(error, f"cannot read {name} in the pool at {self.root}") from error
+        with self._opened(name) as fd:
+            return self._read_up_to(fd, 0, self._filesystem.fstat(fd).size)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        try:
-            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
-        except OSError as error:
-            raise _translated(error, f"cannot read {name} in the pool at {self.root}") from error
-        try:
-            data = os.pread(fd, length, offset)
-            while len(data) < length:
-                more = os.pread(fd, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
-            return data
-        except OSError as error:
-            raise _translated(error, f"cannot read {name} in the pool at {self.root}") from error
-        finally:
-            os.close(fd)
+        with self._opened(name) as fd:
+            return self._read_up_to(fd, offset, length)
 
     def size(self, name: str) -> int:
         try:
-            return self._path(name).stat().st_size
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"the pool at {self.root} has no object {name}") from error
+            return self._filesystem.stat(self._path(name)).size
+        except OSError as error:
+            raise self._unreadable(name, error) from error
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self._path(prefix) if prefix else self.root
         try:
-            yield from self._list_below(start, prefix)
+            yield from self._list_below(start, prefix, alone=True)
         except OSError as error:
-            raise _translated(error, f"cannot list the pool at {self.root}") from error
+            raise storage_error(error, f"cannot list the pool at {self.root}") from error
 
     # --- inside ---
 
-    def _list_below(self, directory: Path, prefix: str) -> Iterator[ObjectInfo]:
-        if not directory.is_dir():
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        try:
+            fd = self._filesystem.open(self._path(name))
+            try:
+                yield fd
+            finally:
+                self._filesystem.close(fd)
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def _read_up_to(self, fd: int, offset: int, length: int) -> bytes:
+        data = self._filesystem.pread(fd, length, offset)
+        while len(data) < length:
+            more = self._filesystem.pread(fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def _unreadable(self, name: str, error: OSError) -> PerdureError:
+        if isinstance(error, _GONE):
+            return ObjectMissing(f"the pool at {self.root} has no object {name}")
+        return storage_error(error, f"cannot read {name} in the pool at {self.root}")
+
+    def _list_below(self, directory: Path, prefix: str, *, alone: bool) -> Iterator[ObjectInfo]:
+        try:
+            entries = self._filesystem.scan(directory)
+        except _GONE:
             return
-        with os.scandir(directory) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with self._lock:
+            self._listed[directory] = object()
+        if alone and not any(entry.directory for entry in entries):
+            # Where this fails, reading goes on: the next acknowledgement fails.
+            with contextlib.suppress(PerdureError):
+                self._settle(directory)
         for entry in entries:
             name = f"{prefix}/{entry.name}" if prefix else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if name != _TEMPORARY:
-                    yield from self._list_below(Path(entry.path), name)
-            elif entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):
-                    found_now = entry.stat(follow_symlinks=False)
-                    yield ObjectInfo(name, found_now.st_size, found_now.st_mtime_ns)
+            if not entry.directory:
+                yield ObjectInfo(name, entry.size, entry.modified_ns)
+            elif name != _TEMPORARY:
+                yield from self._list_below(directory / entry.name, name, alone=False)
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
@@ -291,62 +246,94 @@ class LocalStorage:
             raise ValueError(f"not an object name: {name!r}")
         return self.root.joinpath(*parts)
 
-    def _stage(self) -> _StagedFile:
+    def _stage(self) -> StagedFile:
         directory = self.root / _TEMPORARY
+        with self._lock:
+            first, self._swept = not self._swept, True
         try:
             self._make_directory(directory)
+            if first:
+                sweep(self._filesystem, directory)
         except OSError as error:
-            raise _translated(error, f"cannot write to the pool at {self.root}") from error
-        with self._lock:
-            sweep, self._swept = not self._swept, True
-        if sweep:
-            self._sweep(directory)
-        return _StagedFile(directory / secrets.token_hex(12))
+            raise storage_error(error, f"cannot write to the pool at {self.root}") from error
+        return StagedFile(self._filesystem, directory / secrets.token_hex(12))
 
-    def _publish_now(self, staged: _StagedFile, path: Path) -> Path:
+    def _publish_now(self, staged: StagedFile, path: Path) -> Path:
         try:
             staged.sync()
             self._make_directory(path.parent)
-            os.link(staged.path, path)
+            self._filesystem.link(staged.path, path)
         except FileExistsError as error:
             raise ObjectExists(f"{path} exists already; objects are never overwritten") from error
         except OSError as error:
-            raise _translated(error, f"cannot write {path}") from error
+            raise storage_error(error, f"cannot write {path}") from error
         finally:
             staged.discard()
         return path.parent
 
+    def _make_names_durable(self, directories: Iterable[Path]) -> None:
+        """Fsync directories in which names were given, and those that were listed since they were last fsynced."""
+        self._settle()
+        for directory in sorted(set(directories)):
+            self._fsync_directory(directory)
+
+    def _settle(self, *directories: Path) -> None:
+        """Fsync these directories, by default all, that were listed since they were last fsynced."""
+        with self._lock:
+            listed = {path: seen for path, seen in self._listed.items() if not directories or path in directories}
+        for directory in sorted(listed):
+            self._fsync_directory(directory, may_be_gone=True)
+        with self._lock:
+            # One that was listed anew meanwhile stays noted.
+            for directory, seen in listed.items():
+                if self._listed.get(directory) is seen:
+                    del self._listed[directory]
+
+    def _fsync_directory(self, path: Path, *, may_be_gone: bool = False) -> None:
+        try:
+            self._filesystem.fsync_directory(path)
+        except OSError as error:
+            if not (may_be_gone and isinstance(error, _GONE)):
+                raise storage_error(error, f"cannot make {path} durable") from error
+
+    def _is_directory(self, path: Path) -> bool:
+        try:
+            return self._filesystem.stat(path).directory
+        except _GONE:
+            return False
+
+    def _make_root(self) -> None:
+        """Make the root and what is missing above it; what is there above it is somebody else's, and is left alone."""
+        missing = []
+        path = self.root
+        while not self._is_directory(path):
+            missing.append(path)
+            path = path.parent
+        for made in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                self._filesystem.mkdir(made)
+            self._filesystem.fsync_directory(made.parent)
+        if not self._is_directory(self.root):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not missing:
+            with contextlib.suppress(PermissionError):
+                self._filesystem.fsync_directory(self.root.parent)
+
     def _make_directory(self, path: Path) -> None:
-        if path.is_dir():
+        """Make a directory below the root durable.
+
+        One that is there may have been made by somebody who has not fsynced its name yet, and may never do so; so
+        the first time that this storage needs a directory, it fsyncs the one above.
+        """
+        there = path == self.root or self._is_directory(path)
+        if there and (path == self.root or path in self._made):
             return
         self._make_directory(path.parent)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        self._sync_directory(path.parent)
-
-    @staticmethod
-    def _sync_directory(path: Path) -> None:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise _translated(error, f"cannot make {path} durable") from error
-
-    @staticmethod
-    def _sweep(directory: Path) -> None:
-        for left in directory.iterdir():
-            if left.name == _LEASES:
-                continue
-            with contextlib.suppress(OSError):
-                fd = os.open(left, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    left.unlink()
-                finally:
-                    os.close(fd)
+        if not there:
+            with contextlib.suppress(FileExistsError):
+                self._filesystem.mkdir(path)
+        self._filesystem.fsync_directory(path.parent)
+        self._made.add(path)
 
 
 _check: type[Storage] = LocalStorage

@@ -151,4 +151,4 @@ def _place(snapshot: IndexSnapshot, row: int) -> ChunkPlace | None:
 
 TestIndexes = Indexes.TestCase
 TestIndexes.__doc__ = "Whatever is done to two indexes in whatever order, they answer like dictionaries."
-TestIndexes.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestIndexes.settings = settings(max_examples=35, stateful_step_count=25, deadline=None)

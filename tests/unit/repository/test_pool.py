@@ -25,6 +25,7 @@ from perdure.repository.keys import Passphrase, RecoveryKey
 from perdure.repository.opening import create_pool, open_pool
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
+from perdure.storage.contract import StorageFailed
 from perdure.storage.local import LocalStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
 
@@ -115,6 +116,31 @@ def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> No
                 opened.append(SOURCE.id, segment(after, Position(3, 9)))
             assert caught.value.code == "log-gap"
         assert LogEnd(Position(2, 5), b"chain\5") == opened.log_end(SOURCE.id)
+
+
+def test_a_segment_whose_answer_was_lost_may_be_appended_again(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry of the very same segment succeeds, so that watching goes on; another one in its place is refused."""
+    put_image(pool, [b"x"], Position(1, 10))
+    commit = pool.storage.commit
+
+    def lose_answer(*arguments: object) -> None:
+        commit(*arguments)
+        raise StorageFailed("connection reset")
+
+    shipped = segment(Position(1, 10), Position(1, 20))
+    monkeypatch.setattr(pool.storage, "commit", lose_answer)
+    with pytest.raises(StorageFailed):
+        pool.append(SOURCE.id, shipped)
+    monkeypatch.undo()
+
+    with pytest.raises(Refused):
+        pool.append(SOURCE.id, segment(Position(1, 10), Position(1, 20), b"other"))
+    span = pool.append(SOURCE.id, shipped)
+
+    assert [span] == pool.spans(SOURCE.id)
+    assert pool.append(SOURCE.id, segment(Position(1, 20), Position(1, 30))).last == Position(1, 30)
 
 
 def test_log_reads_back_in_order(pool: Pool) -> None:

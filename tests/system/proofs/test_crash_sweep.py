@@ -1,0 +1,70 @@
+"""Power failures and kills at every system call of a pool's life, on a simulated file system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from perdure.model.errors import PerdureError
+from perdure.storage.local import LocalStorage
+from perdure.storage.staged_file import StagedFile
+from perdure.testing.crash_sweep import ALL_KEPT, ALL_LOST, KILLED, crash_sweep
+from perdure.testing.history import Disagreement
+from perdure.testing.pool_history import pool_history
+
+SEED = int(os.environ.get("PERDURE_PROOF_SEED", "0"))
+"""Another seed gives other keys, other moments of background work and other mixtures of what survives."""
+
+DISASTERS = {
+    "nothing unsynced survives": ALL_LOST,
+    "everything survives": ALL_KEPT,
+    "only the process dies": KILLED,
+    "a mixture survives and power fails again": 3,
+    "another mixture survives": 4,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disaster", DISASTERS.values(), ids=list(DISASTERS))
+def test_a_disaster_at_any_system_call_loses_nothing_acknowledged(tmp_path: Path, disaster: int) -> None:
+    """Everything acknowledged is there byte for byte, nothing else is wrong, and the rest of the work can be done."""
+    report = crash_sweep(pool_history(), tmp_path, seed=SEED, disasters=[disaster])
+
+    assert report.cuts == report.disasters > 200
+
+
+def _skip(*_: object, **__: object) -> None:
+    """Do nothing."""
+
+
+def _publish_without_fsync(self: StagedFile) -> None:
+    """Believe that data reaches the disk by itself."""
+
+
+def _make_without_fsync_of_what_is_there(self: LocalStorage, path: Path) -> None:
+    """Believe that a directory that can be seen is durable."""
+    if not self._is_directory(path):
+        self._make_directory(path.parent)
+        self._filesystem.mkdir(path)
+        self._filesystem.fsync_directory(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken", "disaster"),
+    [
+        (StagedFile, "sync", _publish_without_fsync, ALL_LOST),
+        (LocalStorage, "_make_names_durable", _skip, ALL_LOST),
+        (LocalStorage, "_settle", _skip, KILLED),
+        (LocalStorage, "_make_directory", _make_without_fsync_of_what_is_there, KILLED),
+    ],
+)
+def test_the_sweep_notices_every_missing_fsync(  # noqa: PLR0917 - one for every column of the table
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: object, disaster: int
+) -> None:
+    """A storage that leaves out any one of its durability steps is found out, so the sweep can fail."""
+    monkeypatch.setattr(owner, name, broken)
+
+    with pytest.raises((Disagreement, PerdureError)):
+        crash_sweep(pool_history(), tmp_path, disasters=[disaster])
