@@ -38,11 +38,19 @@ _MISSING = -1
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A map or listing that cannot be read: ``map`` or ``tree``, why, and the number of a point that names it."""
+    """A map or listing that cannot be read.
+
+    Args:
+        kind: ``map`` or ``tree``.
+        what: Why not.
+        point: The number of a point that names it.
+        chunks: Chunks of which one or more must be damaged or missing.
+    """
 
     kind: str
     what: str
     point: int
+    chunks: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +171,7 @@ class DamageWalk:
         try:
             self._name(number, decode_map(self._pool.read_stream(ref)).chunks)
         except self._failures as error:
-            self._break(number, "map", error)
+            self._break(number, "map", error, ref.chunks)
 
     def _visit_tree(self, above: int, tree: StreamRef) -> None:
         number = self._enter(above, tree)
@@ -172,7 +180,7 @@ class DamageWalk:
         try:
             waiting = [(number, load_root(tree, self._pool))]
         except self._failures as error:
-            self._break(number, "tree", error)
+            self._break(number, "tree", error, tree.chunks)
             return
         while waiting:
             above, directory = waiting.pop()
@@ -193,16 +201,16 @@ class DamageWalk:
                     try:
                         streams.chunks += (piece.chunk for piece in content_pieces(entry, streams) if piece.chunk)
                     except self._failures as error:
-                        self._break(number, "tree", error)
+                        self._break(number, "tree", error, streams.latest)
         except self._failures as error:
-            self._break(number, "tree", error)
+            self._break(number, "tree", error, streams.latest)
         if streams.chunks:
             self._name(number, chunk_table(streams.chunks))
         return below
 
-    def _break(self, number: int, kind: str, error: PerdureError) -> None:
+    def _break(self, number: int, kind: str, error: PerdureError, chunks: tuple[bytes, ...]) -> None:
         self._own.setdefault(number, set()).add(_MISSING - 1 - len(self.broken))
-        self.broken.append(Broken(kind, error.message, len(self._points) - 1))
+        self.broken.append(Broken(kind, error.message, len(self._points) - 1, chunks))
 
     # --- chunks ---
 
@@ -240,9 +248,11 @@ class _Noting:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.chunks: list[bytes] = []
+        self.latest: tuple[bytes, ...] = ()
 
     def read_stream(self, ref: StreamRef) -> bytes:
         self.chunks += ref.chunks
+        self.latest = ref.chunks
         return self._pool.read_stream(ref)
 
 

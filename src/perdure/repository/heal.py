@@ -14,39 +14,42 @@ every moment, the damaged pack, or a second copy that the next run or garbage co
 Other objects are replaced by their twin, or from the other pool (see :mod:`perdure.repository.replacing`). A damaged
 condemned list is removed: the packs that it named are then simply not condemned.
 
-Beside others: a lease keeps garbage collection from deleting anything while healing is under way, and a second healing
-away. Captures go on: they avoid damaged packs by themselves.
+Beside others: healing publishes condemned lists, so it takes the lease of a garbage collection, which keeps collections
+and other healings away. Captures go on: they avoid damaged packs by themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from perdure.model.errors import Damaged, Refused
+from perdure.model.errors import Refused
 from perdure.repository.condemned import publish_condemned
 from perdure.repository.damage import MISSING, Damage, failures_of
 from perdure.repository.damage_walk import DamageWalk
 from perdure.repository.heal_objects import heal_object
-from perdure.repository.packs import PackWriter, pack_id, pack_name
+from perdure.repository.leases import WorkLease, take_collection_lease
+from perdure.repository.new_packs import NewPacks
+from perdure.repository.packs import pack_id
 from perdure.repository.pool import Pool
 from perdure.repository.records import read_point
 from perdure.repository.replacing import finish_replacements
 from perdure.repository.second_copy import SecondCopy
 from perdure.repository.verify import VerifyReport, verify_pool
 from perdure.repository.whole_reading import known_rows, read_pack
-from perdure.storage.contract import LEASE_LIFE_S, Lease, ObjectExists, ObjectMissing, Storage
+from perdure.storage.contract import ObjectExists, ObjectMissing, Storage
 
 __all__ = ["Healed", "Healing", "Origin", "heal_pool"]
 
-_LEASE = "heal"
+_CONDEMNED = "what is sound in it lies elsewhere too, and it is condemned"
 _ROUNDS = 16
 """Healing a map shows what is missing below it, so a run goes round until nothing more can be healed."""
 
 Progress = Callable[[int], None]
+Points = tuple[tuple[str, int], ...]
 
 
 class Origin(Protocol):
@@ -57,9 +60,7 @@ class Origin(Protocol):
         """What people call it, after ``from``."""
         ...
 
-    def contents(
-        self, wanted: Collection[bytes], points: Sequence[tuple[str, int]]
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def contents(self, wanted: Collection[bytes], points: Sequence[tuple[str, int]]) -> Iterator[tuple[bytes, bytes]]:
         """Chunk ids with what may be their content; the caller checks it.
 
         Args:
@@ -102,7 +103,7 @@ class _Run:
     pool: Pool
     other: SecondCopy | None
     origins: Sequence[Origin]
-    lease: Lease
+    lease: WorkLease
     progress: Progress
     healed: list[Healed] = field(default_factory=list)
     written: int = 0
@@ -134,13 +135,13 @@ def heal_pool(
         progress: Told of bytes dealt with.
 
     Raises:
-        Refused: Another process heals this pool (``healing-under-way``).
+        Refused: Another process heals this pool or collects its garbage (``collection-at-work``).
         StorageFull: No room. Nothing that was good is lost.
     """
     if report.sound:
         return Healing((), 0, 0, report)
     second = SecondCopy(pool, other) if other is not None else None
-    with _only_one(pool.storage) as lease:
+    with _alone(pool.storage) as lease:
         run = _Run(pool, second, (*((second,) if second is not None else ()), *origins), lease, progress)
         found = report
         for _ in range(_ROUNDS):
@@ -156,26 +157,20 @@ def heal_pool(
 
 
 @contextlib.contextmanager
-def _only_one(storage: Storage) -> Iterator[Lease]:
-    """A lease that keeps garbage collection from deleting, held by one process at a time.
+def _alone(storage: Storage) -> Iterator[WorkLease]:
+    """The lease of a garbage collection.
 
     Raises:
-        Refused: Another one holds it.
+        Refused: A collection or another healing is at work.
     """
-    name = f"{_LEASE}-{secrets.token_hex(8)}"
-    lease = storage.lease(name)
-    try:
-        others = (
-            each.name
-            for each in storage.leases()
-            if each.name.startswith(f"{_LEASE}-") and each.name != name and each.idle_s <= LEASE_LIFE_S
+    lease = take_collection_lease(storage)
+    if lease is None:
+        raise Refused(
+            "another process collects the garbage of this storage pool, or heals it; nothing was healed",
+            code="collection-at-work",
+            hint="wait for it to end, then run the command again",
         )
-        if next(others, None) is not None:
-            raise Refused(
-                "another process is healing this storage pool; nothing was changed",
-                code="healing-under-way",
-                hint="wait for it to end, then run the command again",
-            )
+    try:
         yield lease
     finally:
         lease.release()
@@ -190,7 +185,7 @@ def _heal_objects(run: _Run, damage: Sequence[Damage]) -> None:
     for each in damage:
         if each.kind in ("pack", "map", "tree", "unfinished healing"):
             continue
-        run.lease.renew()
+        run.lease.renew_if_due()
         how = heal_object(run.pool, each, run.other)
         if how:
             run.note(each.object, each.kind, how)
@@ -203,34 +198,147 @@ def _heal_packs(run: _Run, damage: Sequence[Damage]) -> None:
     if not damage:
         return
     pool = run.pool
+    # From here on the index prefers every copy that does not lie in a damaged pack.
     pool.matched.refresh()
-    hurt = {pack: frozenset(each.chunks) for each in damage if (pack := pack_id(each.object)) is not None}
-    sizes = {listed.name: listed.size for listed in pool.storage.list("packs")} if hurt else {}
-    hurt = {pack: chunks for pack, chunks in hurt.items() if pack_name(pack) in sizes}
-    missing = frozenset[bytes]().union(*(each.chunks for each in damage if each.object == MISSING))
-    needed = _needed(pool, frozenset[bytes]().union(missing, *hurt.values()))
-    written = _Written(run)
-    how = _gather(run, needed, hurt, sizes, written)
-    lost = needed.keys() - how.keys()
+    listed = {pack_id(each.name): each.size for each in pool.storage.list("packs")}
+    hurt = {pack: each for each in damage if (pack := pack_id(each.object)) is not None and pack in listed}
+    # What is not avoided by everybody cannot be told from a sound copy.
+    hurt = {pack: each for pack, each in hurt.items() if pack in pool.matched.avoided()}
+    needed = _needed(pool, frozenset(chunk for each in damage for chunk in each.chunks))
+    wanted = {chunk: points for chunk, points in needed.items() if not pool.index.has(chunk)}
+    how: dict[bytes, str] = {}
+    with NewPacks(pool, run.lease.renew_if_due) as packs:
+        for chunk, content, origin in _good_content(run, wanted, {pack: listed[pack] for pack in hurt}):
+            if chunk not in how:
+                packs.add(chunk, content)
+                how[chunk] = origin
+        packs.make_durable()
+        run.look_at.update(packs.names)
+        run.written += packs.written
+    lost = wanted.keys() - how.keys()
     for each in damage:
-        mine = needed.keys() & frozenset(each.chunks)
-        origins = sorted({how[chunk] for chunk in mine if how.get(chunk)})
-        pack = pack_id(each.object)
-        if pack is None and mine & how.keys():
-            run.note(each.object, each.kind, f"{len(mine & how.keys())} chunks {'; '.join(origins)}")
-        elif pack in hurt and not mine & lost:
-            _retire(run, pack, hurt[pack], sizes[pack_name(pack)])
-            how_many = f"{len(mine)} chunks {'; '.join(origins)}; " if origins else ""
-            run.note(each.object, each.kind, f"{how_many}its sound chunks lie elsewhere now, and it is condemned")
-        elif mine & how.keys() - _held(run, mine):
-            run.note(each.object, each.kind, f"{len(mine & how.keys())} of {len(mine)} chunks {'; '.join(origins)}")
+        if each.object == MISSING and not how.keys().isdisjoint(each.chunks):
+            run.note(each.object, each.kind, _words(each, how))
+    _retire(run, {pack: each for pack, each in hurt.items() if lost.isdisjoint(each.chunks)}, listed, how)
+    for each in hurt.values():
+        if not lost.isdisjoint(each.chunks) and not how.keys().isdisjoint(each.chunks):
+            run.note(each.object, each.kind, _words(each, how))
 
 
-def _held(run: _Run, chunks: Collection[bytes]) -> frozenset[bytes]:
-    return frozenset(chunk for chunk in chunks if run.pool.index.has(chunk))
+def _words(damage: Damage, how: Mapping[bytes, str]) -> str:
+    healed = [how[chunk] for chunk in damage.chunks if chunk in how]
+    return f"{len(healed)} chunks from {', '.join(sorted(set(healed)))}" if healed else ""
 
 
-def _needed(pool: Pool, chunks: frozenset[bytes]) -> dict[bytes, tuple[tuple[str, int], ...]]:
+def _good_content(
+    run: _Run, wanted: Mapping[bytes, Points], hurt: Mapping[bytes, int]
+) -> Iterator[tuple[bytes, bytes, str]]:
+    """Content of wanted chunks, checked, with where it comes from; a chunk may come several times.
+
+    Args:
+        run: The healing.
+        wanted: Ids of chunks, each with the points that need it.
+        hurt: Damaged packs and their sizes.
+    """
+    left = set(wanted)
+    for origin in (_OwnCopies(run, hurt), *run.origins):
+        if not left:
+            return
+        points = sorted({point for chunk in left for point in wanted[chunk]}, key=_newest_first)
+        for chunk, content in origin.contents(frozenset(left), points):
+            run.lease.renew_if_due()
+            run.progress(len(content))
+            if chunk in left and run.pool.keys.content_id(content) == chunk:
+                left.discard(chunk)
+                yield chunk, content, origin.name
+
+
+def _newest_first(point: tuple[str, int]) -> tuple[str, int]:
+    source, number = point
+    return source, -number
+
+
+class _OwnCopies:
+    """What the pool itself still has: in damaged packs that are readable by other means, and in condemned ones."""
+
+    name = "this pool"
+
+    def __init__(self, run: _Run, hurt: Mapping[bytes, int]) -> None:
+        self._run = run
+        self._hurt = hurt
+
+    def contents(self, wanted: Collection[bytes], points: Sequence[tuple[str, int]]) -> Iterator[tuple[bytes, bytes]]:
+        """As :class:`Origin`; the points do not matter."""
+        del points
+        pool = self._run.pool
+        failures = failures_of(pool.storage)
+        left = set(wanted)
+        for chunk in wanted:
+            with contextlib.suppress(*failures):
+                content = pool.read_chunk(chunk)
+                left.discard(chunk)
+                yield chunk, content
+        for pack, size in self._hurt.items():
+            if left:
+                found = _contents_of(pool, pack, size, left)
+                yield from found
+                left.difference_update(chunk for chunk, _ in found)
+
+
+def _contents_of(pool: Pool, pack: bytes, size: int, wanted: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+    """What of a damaged pack can be read after all. A pack is small enough to be held."""
+    found: list[tuple[bytes, bytes]] = []
+
+    def take(chunk: bytes, content: bytes) -> None:
+        if chunk in wanted:
+            found.append((chunk, content))
+
+    with contextlib.suppress(*failures_of(pool.storage)):
+        read_pack(pool.storage, pool.keys, pack, size, known=partial(known_rows, pool, pack), on_content=take)
+    return found
+
+
+def _retire(
+    run: _Run, hurt: Mapping[bytes, Damage], sizes: Mapping[bytes | None, int], how: Mapping[bytes, str]
+) -> None:
+    """Copy what is sound in damaged packs and lies nowhere else, and condemn them."""
+    pool = run.pool
+    if not hurt:
+        return
+    with NewPacks(pool, run.lease.renew_if_due) as packs:
+        for pack in hurt:
+            read_pack(
+                pool.storage,
+                pool.keys,
+                pack,
+                sizes[pack],
+                known=partial(known_rows, pool, pack),
+                on_content=packs.add_if_new,
+                progress=run.progress,
+            )
+        packs.make_durable()
+        run.look_at.update(packs.names)
+        run.written += packs.written
+    _condemn(run, hurt)
+    run.condemned += len(hurt)
+    for each in hurt.values():
+        words = _words(each, how)
+        run.note(each.object, each.kind, f"{words}; {_CONDEMNED}" if words else _CONDEMNED[:1].upper() + _CONDEMNED[1:])
+
+
+def _condemn(run: _Run, packs: Collection[bytes]) -> None:
+    """Publish a condemned list."""
+    pool = run.pool
+    while True:
+        number = max(pool.matched.heed_condemned(), default=0) + 1
+        run.lease.check()
+        with contextlib.suppress(ObjectExists):
+            publish_condemned(pool.storage, pool.keys, number, packs)
+            break
+    pool.matched.heed_condemned()
+
+
+def _needed(pool: Pool, chunks: frozenset[bytes]) -> dict[bytes, Points]:
     """Those of some chunks that points name, each with the points. All of them when a point cannot be followed."""
     numbered = sorted(chunks)
     walk = DamageWalk(pool, pool.index.snapshot(), {chunk: (number,) for number, chunk in enumerate(numbered)})

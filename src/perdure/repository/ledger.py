@@ -35,6 +35,7 @@ __all__ = [
     "RunFindings",
     "damaged_copies",
     "damaged_log",
+    "damaged_packs",
     "damaged_points",
     "known_damage",
     "ledger_numbers",
@@ -331,6 +332,11 @@ def _words(damage: Damage) -> str:
 def known_damage(pool: Pool) -> dict[str, dict[int, str]]:
     """By source id the numbers of the points that are known not to recover whole, each with the words that say why."""
     return damaged_points(read_damage(pool.storage, pool.keys))
+
+
+def damaged_packs(damage: Iterable[Damage]) -> frozenset[bytes]:
+    """The ids of packs in which something is damaged."""
+    return frozenset(pack for each in damage if (pack := pack_id(each.object)) is not None)
 
 
 def damaged_copies(damage: Iterable[Damage]) -> Mapping[bytes, frozenset[bytes]]:

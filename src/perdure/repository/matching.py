@@ -24,7 +24,7 @@ from perdure.model.errors import Damaged
 from perdure.repository.condemned import CondemnedList, condemned_numbers, read_condemned
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
-from perdure.repository.ledger import damaged_copies, ledger_numbers, read_damage
+from perdure.repository.ledger import damaged_packs, ledger_numbers, read_damage
 from perdure.repository.packs import FOOTER_ROW, pack_id, read_pack_index, salvage_pack_index
 from perdure.storage.contract import ObjectMissing, Storage
 
@@ -92,6 +92,11 @@ class MatchedIndex:
         with self._lock:
             return frozenset[bytes]().union(*(each.packs for each in self._lists.values()))
 
+    def avoided(self) -> frozenset[bytes]:
+        """The packs that nothing new relies on, as far as known now: condemned or known to be damaged."""
+        with self._lock:
+            return self.condemned() | self._hurt
+
     def _known(self) -> set[int]:
         return self._lists.keys() | self._unreadable.keys()
 
@@ -127,7 +132,7 @@ class MatchedIndex:
         """Learn which packs are known to be damaged."""
         numbers = ledger_numbers(self._storage)
         if numbers != self._ledgers:
-            self._hurt = frozenset(damaged_copies(read_damage(self._storage, self._keys)))
+            self._hurt = damaged_packs(read_damage(self._storage, self._keys))
             self._ledgers = numbers
 
     def _pack_index(self, pack: bytes, size: int) -> NDArray[np.void]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perdure.model.errors import BadInput, Damaged, NotFound, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
@@ -27,6 +27,7 @@ from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
 from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
+from perdure.repository.ledger import damaged_log, damaged_points, read_damage
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
 from perdure.repository.packs import pack_name
@@ -193,7 +194,11 @@ class Pool:
         found = (records.point_number(listed.name) for listed in self.storage.list(f"points/{source}"))
         return [number for number in found if number is not None]
 
-    # --- what stays ---
+    # --- what is damaged, what stays ---
+
+    def known_damage(self, source: str) -> KnownDamage:
+        damage = read_damage(self.storage, self.keys)
+        return KnownDamage(damaged_points(damage).get(source, {}), damaged_log(damage).get(source, {}))
 
     def holds(self, source: str) -> list[Hold]:
         return list_holds(self.storage, self.keys, source)

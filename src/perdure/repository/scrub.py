@@ -46,24 +46,30 @@ def by_age(targets: Sequence[Target], ledger: Ledger) -> list[Target]:
 
 
 def each_in_time(
-    targets: Sequence[Target], work: Callable[[Target], _Result], *, threads: int, in_time: Callable[[], bool]
+    targets: Sequence[Target],
+    work: Callable[[Target], _Result],
+    *,
+    threads: int,
+    in_time: Callable[[], bool],
+    at_least: int = 1,
 ) -> Iterator[tuple[Target, _Result]]:
     """Do some work on targets from several threads; yields what came of it as it comes.
 
-    At least one target is worked on; no other is begun when there is no time left, and every one that was begun is
-    finished.
+    The first ones are worked on in any case; no other is begun when there is no time left, and every one that was
+    begun is finished.
 
     Args:
         targets: In their order.
         work: What to do with each.
         threads: How many at once.
         in_time: Whether there is time for another one.
+        at_least: How many are the first ones.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as workers:
         under_way: dict[Future[_Result], Target] = {}
         try:
             for number, target in enumerate(targets):
-                if number and not in_time():
+                if number >= at_least and not in_time():
                     break
                 under_way[workers.submit(work, target)] = target
                 while len(under_way) >= threads:

@@ -32,7 +32,7 @@ _MOST_KNOWN = 1 << 21
 _NEIGHBOURS = 2
 """So many points on either side of a damaged one are walked, to learn the ids that they share with it."""
 
-_Unreadable = (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError)
+_UNREADABLE: tuple[type[Exception], ...] = (msgspec.MsgspecError, KeyError, TypeError, ValueError)
 
 
 class SecondCopy:
@@ -46,7 +46,7 @@ class SecondCopy:
     def __init__(self, pool: Pool, other: Pool) -> None:
         self._pool = pool
         self.other = other
-        self._failures = (*failures_of(pool.storage), *failures_of(other.storage))
+        self._failures: tuple[type[Exception], ...] = (*failures_of(pool.storage), *failures_of(other.storage))
         self._here: dict[bytes, bytes] = {}
         self._rebuilt: dict[tuple[bytes, ...], StreamRef] = {}
         self._learned: set[tuple[bytes, ...]] = set()
@@ -55,9 +55,7 @@ class SecondCopy:
     def name(self) -> str:
         return f"the pool {self.other.storage.url}"
 
-    def contents(
-        self, wanted: Collection[bytes], points: Sequence[tuple[str, int]]
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def contents(self, wanted: Collection[bytes], points: Sequence[tuple[str, int]]) -> Iterator[tuple[bytes, bytes]]:
         """Content of chunks, as far as the other pool has it.
 
         Args:
@@ -82,7 +80,7 @@ class SecondCopy:
             self._learn(source, number)
             made: bytes = msgspec.msgpack.encode(self._translated(msgspec.msgpack.decode(footer)))
             msgspec.msgpack.decode(made, type=RecoveryPoint)
-        except (*self._failures, *_Unreadable):
+        except (*self._failures, *_UNREADABLE):
             return None
         return made
 
@@ -161,7 +159,7 @@ class SecondCopy:
                 data_here = self._made_again(decoded_there)
                 healed = [each for each in self._cut(data_here) if each[0] in wanted]
             return healed, (_decoded(data_here), decoded_there)
-        except (*self._failures, *_Unreadable):
+        except (*self._failures, *_UNREADABLE):
             return None
 
     def _cut(self, data: bytes) -> list[tuple[bytes, bytes]]:
@@ -185,7 +183,9 @@ class SecondCopy:
             if ref is not None:
                 here = self._stream_here(ref)
                 return {"chunks": list(here.chunks), "size": here.size}
-            return {key: self._id_here(item) if key == "chunk" else self._translated(item) for key, item in value.items()}
+            return {
+                key: self._id_here(item) if key == "chunk" else self._translated(item) for key, item in value.items()
+            }
         if isinstance(value, list):
             return [self._translated(item) for item in value]
         return value
@@ -250,5 +250,3 @@ def _pairs(ours: Any, theirs: Any) -> Iterator[tuple[Any, Any]]:
                     waiting.append((here[key], there[key]))
         elif isinstance(here, list) and isinstance(there, list):
             waiting += zip(here, there, strict=False)
-
-

@@ -225,6 +225,8 @@ class _Run:
     def _take(self, walk: DamageWalk, points: Sequence[RecoveryPoint]) -> None:
         """Note what a walk found, with the points that it touches."""
         touched = walk.touched()
+        places = (self.pool.index.find_all(chunk) for broken in walk.broken for chunk in broken.chunks)
+        self.suspects = {place.pack for copies in places for place in copies}
         for name, damage in self.findings.hurt.items():
             if damage.kind == "pack":
                 number = self.names.index(name) if name in self.names else -1
@@ -271,6 +273,8 @@ class _Run:
     def _read_footer(self, target: Target) -> int | PackReading | Damaged | None:
         """The number of chunks in a pack whose footer is right, else what is wrong; ``None`` if it is gone."""
         pack, storage = target.key, self.pool.storage
+        if pack in self.suspects:
+            return self._read_whole(target)
         try:
             rows = read_pack_index(storage, self.pool.keys, pack, target.size)
         except ObjectMissing:
@@ -282,8 +286,14 @@ class _Run:
 
     def scrub(self, in_time: Callable[[], bool], only: Collection[str] | None) -> None:
         """Read packs and log segments whole."""
-        oldest = by_age([each for each in self.targets if only is None or each.name in only], self.ledger)
-        for target, found in each_in_time(oldest, self._read_whole, threads=self.threads, in_time=in_time):
+        chosen = [each for each in self.targets if only is None or each.name in only or each.key in self.suspects]
+        oldest = by_age(chosen, self.ledger)
+        # Whatever a map or listing could not be read from is read now, so that the damage has a name.
+        first = [each for each in oldest if each.key in self.suspects]
+        ordered = first + [each for each in oldest if each.key not in self.suspects]
+        for target, found in each_in_time(
+            ordered, self._read_whole, threads=self.threads, in_time=in_time, at_least=max(1, len(first))
+        ):
             if found is not None:
                 self._settle(target, found)
             if self.clock() - self.noted_s >= _NOTE_EVERY_S:

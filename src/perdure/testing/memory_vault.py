@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
@@ -94,6 +94,7 @@ class MemoryVault:
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
+        self.damage: dict[str, KnownDamage] = {}
         self.unreadable: set[str] = set()
         self.decoded = 0
         self.guard = threading.RLock()
@@ -127,6 +128,9 @@ class MemoryVault:
             if kept.intersection(numbers):
                 raise Refused("the newest point and held ones are not deleted", code="newest-point")
             self.records[source] = [point for point in points if point.number not in numbers]
+
+    def known_damage(self, source: str) -> KnownDamage:
+        return self.damage.get(source, KnownDamage())
 
     def holds(self, source: str) -> list[Hold]:
         with self.guard:
