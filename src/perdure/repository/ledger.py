@@ -100,7 +100,7 @@ class RunFindings:
         begun_ns: When it began, nanoseconds since 1970 UTC.
         listed: Keys of every pack and log segment there was then, dtype ``V16``, ascending.
         sound: Keys of objects that it read and found sound, with the time in nanoseconds since 1970 UTC.
-        hurt: Damage by reading that it found, or knew already, by the object's name.
+        hurt: Damage by reading that it found, or knew already from the ledger, by the object's name.
         read_hurt: Keys of those objects that it read itself and found damaged, with the time.
         structure: All other damage; ``None`` while that is not known yet.
     """
@@ -234,12 +234,26 @@ def merged(before: Ledger, findings: RunFindings, *, final: bool) -> Ledger:
     order = np.lexsort((times, _rank(objects)))
     objects, times = objects[order], times[order]
     last = np.append(objects[1:] != objects[:-1], np.ones(min(1, len(objects)), dtype=np.bool_))
-    stays = last & (find_packs(np.sort(as_pack_ids(list(findings.read_hurt))), objects) < 0)
+    hurt = _still_hurt(before, findings)
+    stays = last & (find_packs(np.sort(as_pack_ids([object_key(name) for name in hurt])), objects) < 0)
     if final:
         gone = find_packs(findings.listed, objects) < 0
         # What another run found sound after this one began may be younger than this one's listing.
         stays &= ~(gone & (times < findings.begun_ns // _SECOND_NS))
-    return Ledger(objects[stays], times[stays], _damage(before.damage, findings), before.number)
+    return Ledger(objects[stays], times[stays], _damage(before.damage, hurt, findings), before.number)
+
+
+def _still_hurt(before: Ledger, findings: RunFindings) -> dict[str, Damage]:
+    """The damage by reading that a run knows, without what another run has read later and found sound."""
+    known = {damage.object for damage in before.damage if damage.by_reading}
+    found = {}
+    for name, damage in findings.hurt.items():
+        key = object_key(name)
+        read_ns = findings.read_hurt.get(key)
+        later = int(before.times_of(as_pack_ids(key))[0]) * _SECOND_NS
+        if name in known if read_ns is None else later <= read_ns:
+            found[name] = damage
+    return found
 
 
 def _rank(objects: NDArray[np.void]) -> NDArray[np.int64]:
@@ -251,9 +265,9 @@ def _rank(objects: NDArray[np.void]) -> NDArray[np.int64]:
     return rank
 
 
-def _damage(before: Iterable[Damage], findings: RunFindings) -> tuple[Damage, ...]:
+def _damage(before: Iterable[Damage], hurt: Mapping[str, Damage], findings: RunFindings) -> tuple[Damage, ...]:
     known = {(each.object, each.kind): each.found_ns for each in before}
-    ours = [*findings.hurt.values(), *(findings.structure or ())]
+    ours = [*hurt.values(), *(findings.structure or ())]
     kept = [replace(each, found_ns=known.get((each.object, each.kind), each.found_ns)) for each in ours]
     have = {(each.object, each.kind, each.by_reading) for each in ours}
     kept += [

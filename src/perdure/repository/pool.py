@@ -22,12 +22,13 @@ from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
 from perdure.repository.chunks import BadCopy, ChunkReader, ChunkWriter
+from perdure.repository.damage import Damage
 from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
 from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
-from perdure.repository.ledger import damaged_log, damaged_points, read_damage
+from perdure.repository.ledger import damaged_log, damaged_points, ledger_numbers, read_damage
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
 from perdure.repository.packs import pack_name
@@ -77,6 +78,8 @@ class Pool:
         self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh, self._note_bad_copy)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
+        self._ledgers: list[int] = []
+        self._known_damage: tuple[Damage, ...] = ()
 
     def __enter__(self) -> Pool:
         return self
@@ -197,7 +200,10 @@ class Pool:
     # --- what is damaged, what stays ---
 
     def known_damage(self, source: str) -> KnownDamage:
-        damage = read_damage(self.storage, self.keys)
+        numbers = ledger_numbers(self.storage)
+        if numbers != self._ledgers:
+            self._ledgers, self._known_damage = numbers, read_damage(self.storage, self.keys)
+        damage = self._known_damage
         return KnownDamage(damaged_points(damage).get(source, {}), damaged_log(damage).get(source, {}))
 
     def holds(self, source: str) -> list[Hold]:

@@ -176,14 +176,14 @@ class _Run:
         # What is condemned and needed no more is on its way out, whatever it is like.
         leaving = self.pool.matched.condemned() - walk.needed_packs()
         self._take(walk, points)
+        self.followed = walk, points
         self._list([target for target in self.targets if target.key not in leaving])
 
     def attribute(self) -> None:
         """Find out which points the damage touches that was found after the points had been followed."""
         groups = self._hurt_groups()
-        if groups != self.walked:
-            walk, points = self._walk(groups, {}, counting=False)
-            self._take(walk, points)
+        walk, points = self.followed if groups == self.walked else self._walk(groups, {}, counting=False)
+        self._take(walk, points)
 
     def _hurt_groups(self) -> dict[bytes, set[str]]:
         """Chunks that are damaged and of which there is no other copy, with the objects that hold them."""
