@@ -36,7 +36,8 @@ $(STAMP): pyproject.toml tools/make-venv
 
 test-packages:
 	@tools/want-debian-packages setfacl=acl setfattr=attr
+	@tools/want-npm-packages azurite@3.37.0
 
 clean:
-	rm -rf $(VENV) build dist .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .tools build dist .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

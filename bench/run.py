@@ -19,6 +19,8 @@ from pathlib import Path
 from copying import first_copy, first_copy_of_database
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
+from objects import first_copy_to_objects
+from pruning import first_copy_threads, prune_half
 from remembering import peak_memory
 from results import Results
 from scale import scale
@@ -28,12 +30,15 @@ from writing import page
 CASES: dict[str, Callable[[Workspace], None]] = {
     "first-copy": first_copy,
     "first-copy-database": first_copy_of_database,
+    "first-copy-objects": first_copy_to_objects,
     "express-full": express_full,
     "express-full-watch": express_full_in_watch,
     "express-full-compared": express_full_compared,
     "recovery": recovery,
     "log-lag": log_lag,
     "memory": peak_memory,
+    "prune": prune_half,
+    "threads": first_copy_threads,
     "scale": scale,
 }
 ALONE = {"scale"}

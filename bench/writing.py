@@ -12,6 +12,8 @@ from pathlib import Path
 from copying import FOLDER
 from express import COMPARED, KNOWN, RECOVERY, ROW, WATCHED
 from lagging import LAG
+from objects import OBJECTS
+from pruning import PRUNE, THREADS
 from remembering import MEMORY, SIZES
 from results import Results, Run
 from tools import version
@@ -72,6 +74,7 @@ def targets(results: Results) -> list[Target]:
             _ratio(results.figure(FOLDER, "perdure", "repository"), smaller),
             lambda x: x <= 1.03,
         ),
+        Target("first copy to an object store", "≥ 0.6x obstore alone", faster(OBJECTS, "obstore"), lambda x: x >= 0.6),
         Target("express full, pages known", "whole command ≥ 8x restic", faster(KNOWN, "restic"), lambda x: x >= 8),
         Target("", "inside `watch` ≥ 30x restic", faster(WATCHED, "restic"), lambda x: x >= 30),
         Target("", "stored ≤ 0.7x changed, whole command", stored, lambda x: x <= 0.7),
@@ -98,7 +101,19 @@ def targets(results: Results) -> list[Target]:
             )
             for gib in SIZES
         ),
+        Target("first copy, two threads", "≥ 1.6x one", faster(THREADS, "1 threads", "2 threads"), lambda x: x >= 1.6),
+        Target(
+            "prune half of 50 points",
+            "≥ 0.95 of what only they used",
+            _share(results, PRUNE, "reclaimed", "only_theirs"),
+            lambda x: x >= 0.95,
+            "of it",
+        ),
     ]
+
+
+def _share(results: Results, case: str, part: str, whole: str) -> float | None:
+    return _ratio(results.figure(case, "perdure", part), results.figure(case, "perdure", whole))
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -34,6 +34,14 @@ app.command(pool)
 pool.command(f"{_COMMANDS}.pool:create")
 pool.command(f"{_COMMANDS}.pool:open_", name="open")
 pool.command(f"{_COMMANDS}.pool:info")
+key = App(name="key", help="See and change the ways that a storage pool opens.")
+app.command(key)
+key.command(f"{_COMMANDS}.key:list_", name="list")
+key.command(f"{_COMMANDS}.key:passphrase")
+key.command(f"{_COMMANDS}.key:add_file", name="add-file")
+key.command(f"{_COMMANDS}.key:recovery")
+key.command(f"{_COMMANDS}.key:remove")
+key.command(f"{_COMMANDS}.key:rotate")
 for _name in (
     "protect",
     "sync",
@@ -47,6 +55,7 @@ for _name in (
     "retention",
     "prune",
     "gc",
+    "copy",
     "hold",
     "delete",
     "status",
@@ -55,6 +64,11 @@ for _name in (
     _module = _name.replace("-", "_")
     app.command(f"{_COMMANDS}.{_module}:{_module}", name=_name)
 app.command(f"{_COMMANDS}.hold:release")
+ese = App(name="ese", help="Read and verify the files of Exchange's storage engine (ESE).")
+app.command(ese)
+for _name in ("header", "verify", "dump-log", "space", "tables", "rows"):
+    _module = _name.replace("-", "_")
+    ese.command(f"{_COMMANDS}.ese.{_module}:{_module}", name=_name)
 
 
 def main() -> NoReturn:

@@ -13,8 +13,8 @@ __all__ = ["DEFAULT_OPTIONS", "CommonOptions"]
 _EVERYWHERE = Group("Options of every command", sort_key=90)
 _JSON_HELP = "Print JSON on standard output instead of text, also for errors."
 _FILE_HELP = (
-    "Read the pool's passphrase, or its recovery key, from the first line of this file. Without it the file "
-    "named by PERDURE_PASSPHRASE_FILE is read, else the terminal is asked."
+    "Read the pool's passphrase, or its recovery key, from the first line of this file, or take this key file. "
+    "Without it the file named by PERDURE_PASSPHRASE_FILE is read, else the terminal is asked."
 )
 
 

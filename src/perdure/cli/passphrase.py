@@ -1,4 +1,7 @@
-"""Where the passphrase of a pool comes from: a file, the environment's file, or a person at a terminal."""
+"""Where the secret that opens a pool comes from: a file, the environment's file, or a person at a terminal.
+
+A key file and a recovery key are told from a passphrase by how they begin; so no passphrase may begin like that.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ __all__ = ["VARIABLE", "as_secret", "new_passphrase", "read_passphrase"]
 VARIABLE = "PERDURE_PASSPHRASE_FILE"
 
 _LIMIT = 4096
+_RECOVERY, _KEY_FILE = b"PERDURE1-", b"PERDURE-KEYFILE1-"
 
 
 def read_passphrase(file: Path | None, *, what: str = "the storage pool") -> bytes:
@@ -41,32 +45,70 @@ def read_passphrase(file: Path | None, *, what: str = "the storage pool") -> byt
             code="passphrase-needed",
             hint=f"name a file that holds it with --passphrase-file, or in {VARIABLE}",
         )
-    return _not_empty(getpass.getpass(f"Passphrase of {what}: ").encode(), "the passphrase")
+    return _not_empty(_typed(f"Passphrase of {what}: "), "the passphrase")
 
 
-def new_passphrase(file: Path | None) -> bytes:
-    """The passphrase of a pool that is about to be made; a person types it twice.
+def new_passphrase(
+    file: Path | None, *, what: str = "the new storage pool", undone: str = "no pool was made", environment: bool = True
+) -> bytes:
+    """A passphrase that a pool shall open with from now on; a person types it twice.
+
+    Args:
+        file: The file that the person named; else the environment's, else a prompt.
+        what: What it shall open, for the prompt.
+        undone: What did not happen when there is no good passphrase.
+        environment: The environment's file may hold it; not so where that holds the old one.
 
     Raises:
-        BadInput: As :func:`read_passphrase`, or the two do not agree.
+        BadInput: As :func:`read_passphrase`, or the two do not agree, or it would be taken for a key.
     """
-    passphrase = read_passphrase(file, what="the new storage pool")
-    if file is None and _file_of_the_environment() is None:
-        again = getpass.getpass("The same again: ").encode()
-        if again != passphrase:
+    file = file or (_file_of_the_environment() if environment else None)
+    if file is not None:
+        passphrase = _first_line(file)
+    elif sys.stdin.isatty():
+        passphrase = _not_empty(_typed(f"New passphrase of {what}: "), "the new passphrase")
+        if _typed("The same again: ") != passphrase:
             raise BadInput(
-                "the two passphrases differ; no pool was made", code="passphrases-differ", hint="run the command again"
+                f"the two passphrases differ; {undone}", code="passphrases-differ", hint="run the command again"
             )
+    else:
+        option = f"--passphrase-file, or in {VARIABLE}" if environment else "--new-passphrase-file"
+        raise BadInput(
+            f"no new passphrase for {what}: there is no terminal to ask at",
+            code="passphrase-needed",
+            hint=f"name a file that holds it with {option}",
+        )
+    if _looks_like_a_key(passphrase):
+        raise BadInput(
+            f"a passphrase that begins like a recovery key or a key file would be taken for one; {undone}",
+            code="passphrase-is-a-key",
+            hint="choose another passphrase; 'perdure key add-file' and 'perdure key recovery' make keys",
+        )
     return passphrase
 
 
 def as_secret(text: bytes) -> Secret:
-    """A recovery key if the text is one, else a passphrase."""
-    from perdure.repository.keys import Passphrase, RecoveryKey
+    """A recovery key or a key file's key if the text is one, else a passphrase.
 
-    if text.upper().startswith(b"PERDURE1-"):
+    Raises:
+        BadInput: It begins like a key but is none (codes ``bad-recovery-key`` and ``bad-key-file``).
+    """
+    from perdure.repository.keys import KeyFile, Passphrase, RecoveryKey
+
+    if text.upper().startswith(_RECOVERY):
         return RecoveryKey.parse(text.decode("ascii", "replace"))
+    if text.upper().startswith(_KEY_FILE):
+        return KeyFile.parse(text.decode("ascii", "replace"))
     return Passphrase(text)
+
+
+def _looks_like_a_key(text: bytes) -> bool:
+    return text.upper().startswith((_RECOVERY, _KEY_FILE))
+
+
+def _typed(prompt: str) -> bytes:
+    # What a terminal sends need not be UTF-8, and an encoding error would carry the passphrase.
+    return getpass.getpass(prompt).encode("utf-8", "surrogateescape")
 
 
 def _file_of_the_environment() -> Path | None:

@@ -33,6 +33,7 @@ __all__ = [
     "put_listing",
     "put_pieces",
     "read_listing",
+    "read_node",
     "store_root",
 ]
 
@@ -105,6 +106,16 @@ def load_root(ref: StreamRef, source: StreamSource) -> Entry:
     if isinstance(decoded, _Parts) or len(decoded) != 1 or decoded[0].kind is not EntryKind.DIRECTORY:
         raise Damaged("the root of a folder tree in the pool is not one directory", code="damaged-listing")
     return decoded[0]
+
+
+def read_node(ref: StreamRef, source: StreamSource) -> list[Entry] | tuple[StreamRef, ...]:
+    """One stream of a tree as it is stored: entries, or the streams of the parts that hold them. Names are not checked.
+
+    Raises:
+        Damaged: The stored bytes are not a listing.
+    """
+    decoded = _decode(source.read_stream(ref))
+    return decoded.parts if isinstance(decoded, _Parts) else decoded
 
 
 def read_listing(directory: Entry, source: StreamSource) -> Iterator[Entry]:

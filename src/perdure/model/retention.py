@@ -88,10 +88,17 @@ def _unreasonable(what: str, value: float, allowed: str) -> BadInput:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a point, and why; several reasons may keep it."""
+    """What becomes of a point, and why; several reasons may keep it.
+
+    Args:
+        point: The point.
+        reasons: All reasons.
+        until_ns: Until when it will be kept if protection goes on as it does, nanoseconds since 1970 UTC; 0 if it goes.
+    """
 
     point: RecoveryPoint
     reasons: tuple[str, ...]
+    until_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,12 @@ def plan_retention(
     for point in inside:
         if point.number not in thinned:
             reasons[point.number].append(f"within {_days(policy.days)}")
-    kept = tuple(Verdict(point, tuple(reasons[point.number])) for point in ordered if reasons[point.number])
+    until_ns = _untils(reasons, age, policy, now_ns)
+    kept = tuple(
+        Verdict(point, tuple(reasons[point.number]), until_ns[point.number])
+        for point in ordered
+        if reasons[point.number]
+    )
     too_old = f"older than {_days(policy.days)}, and no other rule keeps it"
     dropped = tuple(
         Verdict(point, (thinned.get(point.number, too_old),)) for point in ordered if not reasons[point.number]
@@ -247,6 +259,27 @@ def _keep_periods(
         if which not in seen:
             seen.add(which)
             reasons[point.number].append(f"{name} {len(seen)} of {count}")
+
+
+def _untils(
+    reasons: Mapping[int, Sequence[str]], age: Mapping[int, int], policy: RetentionPolicy, now_ns: int
+) -> dict[int, int]:
+    """Until when each point will be kept by its rules; at least for another day, until the next plan."""
+    range_ns = int((policy.days or 0) * DAY_NS)
+    found = {}
+    for number, why in reasons.items():
+        untils = [now_ns + DAY_NS, now_ns + range_ns - age[number]]
+        for reason in why:
+            name, _, rest = reason.partition(" ")
+            if name in _PERIOD_DAYS:
+                # The k-th of n periods back is kept until n - k + 1 newer ones have points.
+                rank, _, count = rest.partition(" of ")
+                untils.append(now_ns + (int(count) - int(rank) + 1) * _PERIOD_DAYS[name] * DAY_NS)
+        found[number] = max(untils)
+    return found
+
+
+_PERIOD_DAYS = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
 
 
 # --- thinning out ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ the next one and its header names that end as what it follows.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,6 +139,19 @@ class Timeline:
                 break
             reached = span.last
         return reached >= until
+
+    def runs(self, damaged: Collection[int] = ()) -> dict[int, int]:
+        """For each image the number of the unbroken run of log that it lies in; those in ``damaged`` are left out."""
+        runs: dict[int, int] = {}
+        run = 0
+        reached: Position | None = None
+        for stretch in self.stretches:
+            if reached is not None and reached < stretch.start:
+                run += 1
+            reached = max(reached or stretch.end, stretch.end)
+            if stretch.point.number not in damaged:
+                runs[stretch.point.number] = run
+        return runs
 
     def _stretch(self, point: RecoveryPoint, start: Position, stop: Position | None) -> Stretch:
         spans: list[LogSpan] = []

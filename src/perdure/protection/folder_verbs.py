@@ -8,17 +8,12 @@ from perdure.model.errors import SourceUnusable
 from perdure.model.listings import load_root, store_root
 from perdure.model.points import PointKind, RecoveryPoint
 from perdure.model.replica import ReplicaState
+from perdure.protection.building import begin_capture, newest_tree
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, folder_workload
 from perdure.workloads.contract import FolderScan
 
-__all__ = ["check_folder", "newest_tree", "protect_folder"]
-
-
-def newest_tree(protected: Protected) -> RecoveryPoint | None:
-    """The newest file recovery point."""
-    points = protected.vault.points(protected.source.id)
-    return max((point for point in points if point.tree is not None), key=lambda point: point.number, default=None)
+__all__ = ["check_folder", "protect_folder"]
 
 
 def protect_folder(
@@ -66,9 +61,9 @@ def _walk(
     protected: Protected, cause: str, progress: Progress, *, check_content: bool, only_if_changed: bool
 ) -> tuple[RecoveryPoint | None, FolderScan]:
     vault, workload = protected.vault, folder_workload(protected)
-    newest = newest_tree(protected)
+    newest = newest_tree(vault.points(protected.source.id))
     previous = (load_root(newest.tree, vault), vault) if newest is not None and newest.tree is not None else None
-    capture = vault.capture(protected.source.id)
+    capture = begin_capture(vault, protected.source.id, newest, newest_tree)
     started_ns = time.time_ns()
     total = newest.size if newest is not None else 0
     try:

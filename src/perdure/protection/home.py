@@ -21,7 +21,7 @@ import platformdirs
 
 from perdure.model.errors import BadInput, NotFound, PerdureError, Refused
 from perdure.model.points import DataSource
-from perdure.model.replica import Replica
+from perdure.model.replica import Replica, ReplicaState
 
 __all__ = ["Activity", "Holder", "Home", "KnownPool", "KnownSource"]
 
@@ -174,6 +174,12 @@ class Home:
     def activity(self, source_id: str) -> Activity | None:
         return self._read(self._file("activity", source_id), Activity)
 
+    def note_found(self, source_id: str, where: str, time_ns: int) -> None:
+        """Note that a source was found in a pool; does nothing if its replica's state is known here."""
+        if not self.replica(source_id).history:
+            cause = f"found in the storage pool {where}; this machine does not protect it yet"
+            self.save_replica(source_id, Replica().to(ReplicaState.INACTIVE, cause, time_ns))
+
     def save_activity(self, source_id: str, activity: Activity) -> None:
         """Note what ``watch`` is doing; not synced, since it is of no use after a crash."""
         self._write(self._file("activity", source_id), activity, durable=False)
@@ -224,7 +230,10 @@ class Home:
     def _directory(self, *parts: str) -> Path:
         path = self.root
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # One by one, since mkdir leaves the mode of parents to the umask.
+            for each in (*reversed(self.root.parents), self.root):
+                if not each.exists():
+                    each.mkdir(exist_ok=True, mode=0o700)
             for part in parts:
                 path = path / part
                 path.mkdir(exist_ok=True, mode=0o700)
@@ -257,7 +266,7 @@ class Home:
 
     def _change(self, path: Path, kind: type[_Kept], change: Callable[[_Kept], _Kept]) -> None:
         """Read, change and replace a file that several processes may change at once."""
-        with (self.root / ".changing").open("ab") as guard:
+        with open(self.root / ".changing", "ab", opener=_private) as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
             known = self._read(path, kind)
             self._write(path, change(known if known is not None else msgspec.json.decode(b"[]", type=kind)))
@@ -278,6 +287,10 @@ class Home:
             raise
         if durable:
             _sync_directory(path.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync_directory(path: Path) -> None:

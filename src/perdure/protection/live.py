@@ -16,6 +16,7 @@ from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.replica import ReplicaState
 from perdure.model.timeline import Timeline
+from perdure.protection.building import newest_image
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.storing import Found, Stored, by_tracking, compare_image, store_image
@@ -144,8 +145,7 @@ class LiveSource:
 
     def newest_image(self) -> RecoveryPoint | None:
         """The image at the farthest position; of several there the newest."""
-        images = [p for p in self.protected.vault.points(self.protected.source.id) if p.position is not None]
-        return max(images, key=lambda point: (point.position or Position(0, 0), point.number), default=None)
+        return newest_image(self.protected.vault.points(self.protected.source.id))
 
     def _joined(self, image: Position, end: Position) -> bool:
         vault, source = self.protected.vault, self.protected.source.id

@@ -9,17 +9,13 @@ from datetime import tzinfo
 
 from perdure.model.logs import LogSpan
 from perdure.model.points import DataSource
-from perdure.model.positions import Position
 from perdure.model.replica import Replica, ReplicaState
 from perdure.model.retention import RetentionPlan, RetentionPolicy, plan_retention
-from perdure.model.timeline import Timeline
 from perdure.protection.home import Home
 from perdure.protection.points import timeline_of
 from perdure.protection.vault import Vault
 
 __all__ = ["PrunePlan", "plan_prune", "prune_source"]
-
-_APPLIES = (ReplicaState.OK, ReplicaState.INACTIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ def plan_prune(
         now_ns=time.time_ns() if now_ns is None else now_ns,
         holds={hold.number: hold.reason for hold in vault.holds(source.id)},
         damaged=damaged,
-        runs=_runs(timeline, damaged),
+        runs=timeline.runs(damaged),
         frozen=_why_frozen(home.replica(source.id)),
         only_made_up_for=at_most is not None,
         zone=zone,
@@ -103,25 +99,11 @@ def prune_source(vault: Vault, plan: PrunePlan) -> None:
 
 
 def _why_frozen(replica: Replica) -> str:
-    if replica.state in _APPLIES:
+    if replica.state is ReplicaState.OK:
         return ""
     if not replica.history:
         return "this machine does not protect it, so it is not known here whether its replica is consistent"
     return f"the replica is {replica.state.value} ({replica.cause}), and while it is nothing is deleted"
-
-
-def _runs(timeline: Timeline, damaged: Collection[int]) -> dict[int, int]:
-    """For each sound image the number of the unbroken run of log that it lies in."""
-    runs: dict[int, int] = {}
-    run = 0
-    reached: Position | None = None
-    for stretch in timeline.stretches:
-        if reached is not None and reached < stretch.start:
-            run += 1
-        reached = max(reached or stretch.end, stretch.end)
-        if stretch.point.number not in damaged:
-            runs[stretch.point.number] = run
-    return runs
 
 
 def _needless_log(vault: Vault, source: DataSource, retention: RetentionPlan) -> tuple[LogSpan, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perdure.model.points import ImageFile, PointKind, RecoveryPoint
+from perdure.protection.building import begin_capture, newest_image
 from perdure.protection.comparing import changed_by_comparing
 from perdure.protection.imaging import first_file, next_file, store_changes, store_whole
 from perdure.protection.progress import Progress
@@ -94,9 +95,12 @@ def store_image(
         cause: Why the point is made; when pages had to be found by comparing, that is added.
         inconsistent_ns: Nanoseconds for which the replica had been inconsistent up to now.
         progress: Told of the bytes.
+
+    Raises:
+        Refused: ``previous`` is not the newest image any more, or another process commits at the same time.
     """
     before = {file.name: file for file in previous.files} if previous is not None else {}
-    capture = vault.capture(source)
+    capture = begin_capture(vault, source, previous, newest_image)
     files: list[ImageFile] = []
     found: dict[str, Found] = {}
     changed = read = 0

@@ -39,6 +39,9 @@ def keep_up(protected: Protected, *, grace_s: float, damaged: Collection[int] | 
     """
     vault, source = protected.vault, protected.source
     plan = plan_prune(protected.home, vault, source, damaged=damaged)
+    if plan.policy.lock and not plan.retention.frozen:
+        # Before anything is deleted: what stays must be safe from whoever could delete the rest.
+        vault.prolong_locks(source.id, {each.point.number: each.until_ns for each in plan.retention.kept})
     prune_source(vault, plan)
     if isinstance(protected.workload, FolderWorkload):
         return Upkeep(plan, Joined(0, 0), 0)

@@ -6,7 +6,7 @@ and the workloads cannot tell the difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -60,8 +60,8 @@ class Vault(Protocol):
         """All recovery-point records of a source id, oldest first."""
         ...
 
-    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
-        """Delete records, all or (refusing the newest and held ones) none."""
+    def delete_points(self, source: str, numbers: Sequence[int]) -> Sequence[int]:
+        """Delete records, all or (refusing the newest and held ones) none; returns those that are locked yet."""
         ...
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
@@ -69,7 +69,7 @@ class Vault(Protocol):
         ...
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
-        """Delete log, in the order given."""
+        """Delete log, in the order given; what is locked stays."""
         ...
 
     def known_damage(self, source: str) -> KnownDamage:
@@ -91,6 +91,14 @@ class Vault(Protocol):
         ...
 
     def set_policy(self, source: str, policy: RetentionPolicy) -> None: ...
+
+    def prolong_locks(self, source: str, until_ns: Mapping[int, int]) -> int:
+        """Lock points, given with the moments until which they stay, and all that they need; returns how many objects.
+
+        Raises:
+            Refused: The storage cannot.
+        """
+        ...
 
     def spans(self, source: str) -> list[LogSpan]:
         """All stored log segments of a source id, in position order, from the pool's listing."""

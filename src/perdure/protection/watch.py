@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from perdure.model.errors import BadInput, PerdureError, PoolUnusable, Refused, SourceUnusable, TrackingLost
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.replica import ReplicaState
-from perdure.protection.folder_verbs import newest_tree, protect_folder
+from perdure.protection.building import newest_tree
+from perdure.protection.folder_verbs import protect_folder
 from perdure.protection.live import LiveSource, Shipped, open_session
 from perdure.protection.protected import Protected
 from perdure.protection.watch_activity import ActivityRecord
@@ -329,7 +330,7 @@ class _FolderWatch:
     def run(self) -> None:
         """Make a point whenever one is due, until stopped."""
         try:
-            newest = newest_tree(self._protected)
+            newest = newest_tree(self._protected.vault.points(self._protected.source.id))
             wait_s = 0.0 if newest is None else newest.time_ns / 1e9 + self._every_s - self._clock() / 1e9
             while not self._wait(wait_s):
                 wait_s = self._make_point()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from perdure.model.errors import Refused
@@ -12,6 +12,8 @@ from perdure.model.points import RecoveryPoint, StreamRef
 from perdure.repository.chunks import ChunkWriter
 from perdure.repository.leases import WorkLease
 from perdure.repository.maps import encode_map
+from perdure.repository.packs import pack_name
+from perdure.repository.records import point_name
 from perdure.storage.contract import Buffer, ObjectExists
 
 __all__ = ["STREAM_PIECE", "PoolCapture"]
@@ -24,7 +26,12 @@ class PoolCapture:
     """Puts chunks, then commits the record. Nothing is visible before :meth:`commit` has returned."""
 
     def __init__(
-        self, chunks: ChunkWriter, number: int, write: Callable[[RecoveryPoint], int], lease: WorkLease
+        self,
+        chunks: ChunkWriter,
+        number: int,
+        write: Callable[[RecoveryPoint], int],
+        lease: WorkLease,
+        lock: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         """Begin.
 
@@ -34,11 +41,13 @@ class PoolCapture:
                 this capture builds on may be older than what garbage collection knows, and its commit is refused.
             write: Writes the record.
             lease: Shows garbage collection that this capture is under way.
+            lock: Locks objects against deletion, where the source's policy asks for it.
         """
         self._chunks = chunks
         self._number = number
         self._write = write
         self._lease = lease
+        self._lock = lock
 
     @property
     def stored(self) -> int:
@@ -47,6 +56,11 @@ class PoolCapture:
     def put(self, data: Buffer) -> bytes:
         self._lease.renew_if_due()
         return self._chunks.put(data)
+
+    def add(self, chunk: bytes, data: Buffer) -> bool:
+        """Store one chunk under its id, which the caller has computed; returns whether the pool had it not yet."""
+        self._lease.renew_if_due()
+        return self._chunks.add(chunk, data)
 
     def put_stream(self, data: bytes) -> StreamRef:
         view = memoryview(data)
@@ -62,9 +76,30 @@ class PoolCapture:
         Raises:
             Refused: Another process committed a point of this source meanwhile, or this one stood still for too long.
         """
+        return self._committed(replace(draft, number=self._number, committed_ns=time.time_ns()))
+
+    def flush(self) -> list[tuple[bytes, int]]:
+        """Return when everything put so far is durable, with id and size of the packs written since the last time.
+
+        No ``put`` may be under way.
+        """
+        return self._chunks.make_durable()
+
+    def commit_as(self, point: RecoveryPoint) -> RecoveryPoint:
+        """Commit a point of another pool: all stays as it is there, but for ``stored``.
+
+        Raises:
+            Refused: As :meth:`commit`.
+        """
+        if point.number != self._number:
+            raise ValueError(f"this capture is for number {self._number}, not {point.number}")
+        return self._committed(point)
+
+    def _committed(self, point: RecoveryPoint) -> RecoveryPoint:
         self._chunks.make_durable()
+        self._lock([pack_name(pack) for pack in self._chunks.packs])
         self._lease.check()
-        point = replace(draft, number=self._number, stored=self.stored, committed_ns=time.time_ns())
+        point = replace(point, stored=self.stored)
         try:
             self._write(point)
         except ObjectExists as error:
@@ -73,6 +108,7 @@ class PoolCapture:
                 code="point-exists",
                 hint="only one perdure process may protect a source; run the command again",
             ) from error
+        self._lock([point_name(point.source, point.number)])
         self._lease.release()
         return point
 

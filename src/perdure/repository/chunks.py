@@ -46,16 +46,24 @@ class ChunkWriter:
         self._open: dict[int, PackWriter] = {}
         self._fresh: set[bytes] = set()
         self._finished: list[_FinishedPack] = []
+        self._written: list[tuple[bytes, int]] = []
         self.stored = 0
+        self.packs: list[bytes] = []
+        """Ids of the packs that are complete."""
 
     def put(self, content: Buffer) -> bytes:
         """Store one chunk if the pool has it not yet, outside its condemned packs; returns its id."""
         chunk = self._keys.content_id(content)
+        self.add(chunk, content)
+        return chunk
+
+    def add(self, chunk: bytes, content: Buffer) -> bool:
+        """Store one chunk under its id, which the caller has computed; returns whether the pool had it not yet."""
         if chunk in self._fresh or self._index.has(chunk):
-            return chunk
+            return False
         with self._lock:
             if chunk in self._fresh:
-                return chunk
+                return False
             self._fresh.add(chunk)
         try:
             self._store(chunk, content)
@@ -63,10 +71,14 @@ class ChunkWriter:
             with self._lock:
                 self._fresh.discard(chunk)
             raise
-        return chunk
+        return True
 
-    def make_durable(self) -> None:
-        """Return when every chunk put so far is durable and in the index. No ``put`` may be under way."""
+    def make_durable(self) -> list[tuple[bytes, int]]:
+        """Return when every chunk put so far is durable and in the index. No ``put`` may be under way.
+
+        Returns:
+            Id and size of the packs that were written since the last time.
+        """
         with self._lock:
             writers, self._open = list(self._open.values()), {}
         for writer in writers:
@@ -74,6 +86,9 @@ class ChunkWriter:
         with self._lock:
             finished, self._finished = self._finished, []
         self._settle(finished)
+        with self._lock:
+            written, self._written = self._written, []
+        return written
 
     def discard(self) -> None:
         """Drop packs that are not complete."""
@@ -104,15 +119,23 @@ class ChunkWriter:
         pending, rows, size = writer.finish()
         with self._lock:
             self._finished.append(_FinishedPack(writer.pack, size, rows, pending))
+            self.packs.append(writer.pack)
 
     def _settle(self, packs: Sequence[_FinishedPack]) -> None:
         """Make packs durable and put them in the index."""
         if not packs:
             return
-        self._storage.barrier([pack.pending for pack in packs])
+        try:
+            self._storage.barrier([pack.pending for pack in packs])
+        except BaseException:
+            # Whoever goes on all the same must not find the rest durable and commit.
+            with self._lock:
+                self._finished[:0] = packs
+            raise
         for pack in packs:
             self._index.add_pack(pack.pack, pack.size, pack.rows)
         with self._lock:
+            self._written.extend((pack.pack, pack.size) for pack in packs)
             self._fresh.difference_update(chunk for pack in packs for chunk in pack.rows["id"].tolist())
 
 

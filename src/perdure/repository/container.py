@@ -2,14 +2,14 @@ r"""The container: the one envelope of every sealed object (packs, log segments,
 
 Layout, integers little-endian::
 
-    header    32 bytes   magic "PERDURE\0" | u16 version | u8 kind | 5 zero bytes | 16-byte random object id
+    header    32 bytes   magic "PERDURE\0" | u16 version | u8 kind | u8 key epoch | 4 zero | 16-byte random object id
     blocks    any number, each
       56      block header: magic "BLK1" | u32 stored | u32 raw | u32 number | u8 codec | 7 zero | 32-byte label
       stored  AES-256-GCM ciphertext and 16-byte tag of the (compressed) content
     footer    AES-256-GCM ciphertext and tag of what the kind keeps here
     trailer   28 bytes   u64 footer offset | u32 footer stored | u32 blocks | u32 CRC-32 of these 16 | "PRDTRAIL"
 
-The key of an object is derived from the pool's master key and the whole header, so every object has a key
+The key of an object is derived from the master key of its key epoch and the whole header, so every object has a key
 of its own and a kind cannot be passed off as another. Block nonces are ``u32 0 | u64 number``, the footer's
 is ``u32 1 | u64 blocks``; a writer never reuses an object id, so no nonce is ever used twice under a key.
 Associated data of a block is header and block header: a label (a chunk id) is bound to its content. The
@@ -28,6 +28,7 @@ from enum import IntEnum
 
 import zstandard
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from perdure.model.errors import Damaged
 from perdure.repository.keys import KeyRing
@@ -48,7 +49,9 @@ __all__ = [
 
 FORMAT_VERSION = 1
 _MAGIC = b"PERDURE\0"
-_HEADER = struct.Struct("<8sHB5x16s")
+_HEADER = struct.Struct("<8sHBB4x16s")
+_EPOCH = 11
+"""Offset of the key epoch in the header."""
 HEADER_SIZE = _HEADER.size
 _BLOCK_MAGIC = b"BLK1"
 _BLOCK = struct.Struct("<4sIIIB7x32s")
@@ -127,8 +130,9 @@ class ContainerWriter:
 
     def __init__(self, staged: Staged, kind: Kind, keys: KeyRing) -> None:
         self.object_id = secrets.token_bytes(16)
-        self._header = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, self.object_id)
-        self._cipher = keys.object_cipher(self._header)
+        epoch = keys.newest_epoch
+        self._header = _HEADER.pack(_MAGIC, FORMAT_VERSION, kind, epoch, self.object_id)
+        self._cipher = keys.object_cipher(self._header, epoch)
         self._staged = staged
         self._blocks = 0
         staged.write(self._header)
@@ -163,9 +167,24 @@ def _parsed_header(header: bytes, kind: Kind, name: str) -> None:
     """Refuse what is not a container of this kind and version."""
     if len(header) < HEADER_SIZE:
         raise Damaged(f"{name} is cut off: it has no whole header", code="damaged-object")
-    magic, version, found, _ = _HEADER.unpack(header)
-    if magic != _MAGIC or version != FORMAT_VERSION or found != kind or header[11:16] != bytes(5):
+    magic, version, found, _, _ = _HEADER.unpack(header)
+    if magic != _MAGIC or version != FORMAT_VERSION or found != kind or header[_EPOCH + 1 : 16] != bytes(4):
         raise Damaged(f"{name} is damaged: its header is not that of a {kind.name.lower()}", code="damaged-object")
+
+
+def _cipher(keys: KeyRing, header: bytes, name: str) -> AESGCM:
+    """The cipher of the container with this header.
+
+    Raises:
+        UnknownKeyEpoch: It was written after a rotation of the keys that this process does not know of.
+        Damaged: The pool never had such an epoch.
+    """
+    if len(header) < HEADER_SIZE:
+        raise Damaged(f"{name} is cut off: it has no whole header", code="damaged-object")
+    epoch = header[_EPOCH]
+    if not keys.has_epoch(epoch):
+        raise Damaged(f"{name} is damaged: the pool has no key epoch {epoch}", code="damaged-object")
+    return keys.object_cipher(header, epoch)
 
 
 def open_block(
@@ -185,6 +204,7 @@ def open_block(
 
     Raises:
         Damaged: These are not the bytes that were written, or not those of this label.
+        UnknownKeyEpoch: They were sealed under a newer key than these.
     """
     view = memoryview(data)
     if len(view) < BLOCK_HEADER:
@@ -193,7 +213,7 @@ def open_block(
     if magic != _BLOCK_MAGIC or stored != len(view) - BLOCK_HEADER or raw > _MAX_RAW or label not in (None, found):
         raise Damaged(f"{name} is damaged: a block header is not what was written", code="damaged-object")
     try:
-        body = keys.object_cipher(header).decrypt(
+        body = _cipher(keys, header, name).decrypt(
             _nonce(0, number), view[BLOCK_HEADER:], header + bytes(view[:BLOCK_HEADER])
         )
         content = _decompressor().decompress(body, max_output_size=raw) if codec == _ZSTD else body
@@ -227,6 +247,7 @@ class ContainerReader:
 
         Raises:
             Damaged: Footer or trailer are not what was written.
+            UnknownKeyEpoch: They were sealed under a newer key than these.
         """
         name = self._name
         if self.size < HEADER_SIZE + _TAG + _TRAILER.size:
@@ -240,7 +261,7 @@ class ContainerReader:
             raise Damaged(f"{name} is damaged or cut off: it has no valid trailer", code="damaged-object")
         sealed = self._read(offset, stored)
         try:
-            return self._keys.object_cipher(self.header).decrypt(_nonce(1, blocks), sealed, self.header), blocks
+            return _cipher(self._keys, self.header, name).decrypt(_nonce(1, blocks), sealed, self.header), blocks
         except InvalidTag as error:
             raise Damaged(f"{name} is damaged: its footer does not authenticate", code="damaged-object") from error
 

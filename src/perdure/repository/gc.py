@@ -52,14 +52,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.repository.condemned import CondemnedList, publish_condemned
+from perdure.model.errors import Damaged
+from perdure.repository.condemned import (
+    CondemnedList,
+    condemned_name,
+    condemned_numbers,
+    publish_condemned,
+    read_condemned,
+)
 from perdure.repository.index_snapshot import IndexSnapshot, PackUse
 from perdure.repository.leases import WorkLease, blocking_leases, take_collection_lease
+from perdure.repository.locking import delete_unlocked
 from perdure.repository.marking import blocked, mark
 from perdure.repository.packs import pack_name
 from perdure.repository.pool import Pool
 from perdure.repository.repack import Thin, repack
-from perdure.storage.contract import ObjectExists, ObjectLocked
+from perdure.storage.contract import ObjectExists
 
 __all__ = ["GRACE_S", "REPACK_BELOW", "Collection", "Survey", "collect_garbage", "survey"]
 
@@ -183,6 +191,7 @@ def collect_garbage(
 
 
 def _collected(run: _Run, grace_s: float, repack_below: float) -> Collection:
+    _remove_unreadable_lists(run)
     _sweep(run, grace_s)
     while not _condemn(run, repack_below):
         run.notes.append("another process condemned packs at the same time; everything was looked at again")
@@ -203,6 +212,22 @@ def survey(pool: Pool, *, repack_below: float = REPACK_BELOW, progress: Progress
     marks = mark(pool, snapshot, progress)
     _only_elsewhere(pool, marks.elsewhere)
     return _surveyed(snapshot, marks.live, marks.points, repack_below)
+
+
+def _remove_unreadable_lists(run: _Run) -> None:
+    """Remove damaged lists: what they condemned is found again. Only this collection is at work, so nobody means to
+    carry one out.
+    """
+    storage, keys = run.pool.storage, run.pool.keys
+    numbers = condemned_numbers(storage)
+    for number in numbers:
+        try:
+            read_condemned(storage, keys, number)
+        except Damaged as error:
+            if number == max(numbers):
+                publish_condemned(storage, keys, number + 1, ())
+            storage.delete(condemned_name(number))
+            run.notes.append(f"removed: {error.message}")
 
 
 # --- condemning --------------------------------------------------------------------------------------
@@ -263,10 +288,9 @@ def _thin_packs(
     snapshot: IndexSnapshot, live: NDArray[np.bool_], use: PackUse, thin: NDArray[np.intp]
 ) -> Iterator[Thin]:
     """Thin packs with their needed chunks in the order in which they lie."""
-    rows = np.flatnonzero(live)
-    rows = rows[np.isin(snapshot.pack_of_row(rows), thin)]
-    places = snapshot.places(rows)
-    rows = rows[np.lexsort((places.offset, places.pack))]
+    wanted = np.zeros(len(use.packs), dtype=np.bool_)
+    wanted[thin] = True
+    rows = snapshot.rows_of_packs(wanted, live)
     ends = np.cumsum(use.live_chunks[thin])
     for number, end in zip(thin.tolist(), ends.tolist(), strict=True):
         chunks = snapshot.ids(rows[end - int(use.live_chunks[number]) : end])
@@ -339,25 +363,12 @@ def _delete(run: _Run, doomed: Mapping[bytes, int]) -> None:
     for at in range(0, len(ordered), _AT_ONCE):
         run.lease.renew_if_due()
         run.lease.check()
-        gone = _deleted(run, ordered[at : at + _AT_ONCE])
+        part = ordered[at : at + _AT_ONCE]
+        locked = delete_unlocked(run.pool.storage, [pack_name(pack) for pack in part])
+        gone = [pack for pack in part if pack_name(pack) not in locked]
+        run.count(locked=len(locked))
         run.pool.index.forget(gone)
         run.count(deleted=len(gone), deleted_bytes=sum(doomed[pack] for pack in gone))
-
-
-def _deleted(run: _Run, packs: list[bytes]) -> list[bytes]:
-    storage = run.pool.storage
-    try:
-        storage.delete(*map(pack_name, packs))
-        return packs
-    except ObjectLocked:
-        gone = []
-        for pack in packs:
-            try:
-                storage.delete(pack_name(pack))
-                gone.append(pack)
-            except ObjectLocked:
-                run.count(locked=1)
-        return gone
 
 
 def _remove_lists(pool: Pool, done: list[CondemnedList], *, highest: int) -> None:

@@ -17,7 +17,7 @@ from perdure.repository.keys import KeyRing
 from perdure.repository.pool import Pool
 from perdure.repository.replacing import put_in_place, replace_object, rescued_name
 from perdure.repository.second_copy import SecondCopy
-from perdure.repository.small_objects import check_slot
+from perdure.repository.small_objects import check_key
 from perdure.storage.contract import Buffer, ObjectExists, ObjectInfo
 
 __all__ = ["heal_object"]
@@ -44,7 +44,7 @@ def heal_object(pool: Pool, damage: Damage, other: SecondCopy | None) -> str:
         twin = "pool" if name == "pool.copy" else "pool.copy"
         return _from_twin(pool, name, twin, lambda: check_descriptor(storage.read(twin), twin))
     if damage.kind == "key slot":
-        return _from_twin(pool, name, _twin(name), partial(check_slot, storage, _twin(name)))
+        return _from_twin(pool, name, _twin(name), partial(check_key, storage, _twin(name)))
     if damage.kind == "source":
         twin = _twin(name)
         return _from_twin(pool, name, twin, partial(records.read_source, storage, pool.keys, twin)) or _from_other(

@@ -1,10 +1,11 @@
 """Leases: how processes that know nothing of each other keep out of each other's way.
 
 Garbage collection learns from them which captures may still rely on packs that it condemned. The name of a capture's
-lease is ``NNNNNNNN-RANDOM``: the highest condemned list that its holder had seen before it took the lease. The order is what makes it work. A capture *first* looks for the highest list, *then* takes its lease, and
-*then* reads the lists before it reuses its first chunk. A collection *first* publishes its list and *then* looks for
-leases. So a lease with a number at or above a list's belongs to a capture that knows the list and reuses nothing
-from it, and every other capture is seen and waited for. No clock takes part.
+lease is ``NNNNNNNN-RANDOM``: the highest condemned list that its holder had seen before it took the lease. The order
+is what makes it work. A capture *first* looks for the highest list, *then* takes its lease, and *then* reads the lists
+before it reuses its first chunk. A collection *first* publishes its list and *then* looks for leases. So a lease with a
+number at or above a list's belongs to a capture that knows the list and reuses nothing from it, and every other capture
+is seen and waited for. No clock takes part.
 
 That holds only as long as lists are published in the order of their numbers, and as long as a list is not removed,
 and what it spared used again, while somebody still means to carry it out. So only one collection is at work at a time:

@@ -78,7 +78,13 @@ def span_of(found: ObjectInfo) -> LogSpan | None:
 
 
 def append_segment(
-    storage: Storage, keys: KeyRing, source: str, segment: LogSegment, *, name: str = "", written_ns: int = 0
+    storage: Storage,
+    keys: KeyRing,
+    source: str,
+    segment: LogSegment,
+    *,
+    name: str = "",
+    written_ns: int | None = None,
 ) -> LogSpan:
     """Write a segment; durable on return.
 
@@ -86,9 +92,9 @@ def append_segment(
         storage: The pool's storage.
         keys: Its keys.
         source: Id of the data source.
-        segment: The segment.
+        segment: What to write.
         name: Another object name than the segment's own.
-        written_ns: When it was written, nanoseconds since 1970 UTC; now if 0.
+        written_ns: When it was first written to a pool, nanoseconds since 1970 UTC; now if ``None``.
 
     Raises:
         ObjectExists: This part of the log is there already.
@@ -108,7 +114,7 @@ def append_segment(
             segment.chain,
             zstandard.compress(segment.index),
             places,
-            written_ns or time.time_ns(),
+            time.time_ns() if written_ns is None else written_ns,
         )
         writer.finish(msgspec.msgpack.encode(footer))
         name = name or segment_name(source, segment)

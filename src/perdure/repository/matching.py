@@ -106,7 +106,9 @@ class MatchedIndex:
         while not complete:
             present = condemned_numbers(self._storage)
             packs = ((pack_id(listed.name), listed.size) for listed in self._storage.list("packs"))
-            self._index.match([(pack, size) for pack, size in packs if pack is not None], self._pack_index)
+            # Not a list: what the index learns while it is made must count for more than it.
+            known = ((pack, size) for pack, size in packs if pack is not None)
+            self._index.match(known, self._pack_index, threads=4 if self._storage.capabilities.local else 16)
             complete = self._read_lists(present)
         self._matched = True
 

@@ -1,4 +1,4 @@
-"""Making a storage pool, and opening one with a passphrase or a recovery key."""
+"""Making a storage pool, and opening one with a passphrase, a key file or a recovery key."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import secrets
 import time
 from pathlib import Path
 
-from perdure.model.errors import Damaged, Refused
+from perdure.model.errors import Refused
 from perdure.repository.container import FORMAT_VERSION
 from perdure.repository.descriptor import Descriptor, read_descriptor, write_descriptor
-from perdure.repository.keys import KeyRing, KeySlot, Passphrase, RecoveryKey, Secret, open_slots, seal_slot
+from perdure.repository.key_sets import open_ring
+from perdure.repository.keys import Passphrase, RecoveryKey, Secret
 from perdure.repository.pool import Pool
+from perdure.repository.slots import new_slot_name, seal_slot, write_slot
 from perdure.storage.contract import ObjectExists, Storage
 
 __all__ = ["create_pool", "open_pool"]
@@ -34,15 +36,13 @@ def create_pool(storage: Storage, passphrase: bytes, cache_dir: Path) -> tuple[P
     descriptor = Descriptor(format=FORMAT_VERSION, id=secrets.token_hex(16), created_ns=time.time_ns())
     master, recovery, pool = secrets.token_bytes(32), RecoveryKey.random(), bytes.fromhex(descriptor.id)
     for secret in (Passphrase(passphrase), recovery):
-        slot = seal_slot(master, secret, pool)
-        name = f"keys/{slot.kind}-{secrets.token_hex(4)}"
-        storage.create(name + ".copy", slot.encoded())
-        storage.create(name, slot.encoded())
+        write_slot(storage, new_slot_name(secret, ()), seal_slot((master,), secret, pool))
     try:
         write_descriptor(storage, descriptor)
     except ObjectExists as error:
         raise Refused(f"another process made a pool at {storage.url}", code="pool-exists") from error
-    return Pool(storage, KeyRing(master), descriptor, cache_dir), recovery.text()
+    keys = open_ring(storage, Passphrase(passphrase), pool)
+    return Pool(storage, keys, descriptor, cache_dir), recovery.text()
 
 
 def open_pool(storage: Storage, secret: Secret, cache_dir: Path) -> Pool:
@@ -50,23 +50,13 @@ def open_pool(storage: Storage, secret: Secret, cache_dir: Path) -> Pool:
 
     Args:
         storage: Where it lies.
-        secret: Passphrase or recovery key.
+        secret: Passphrase, key file or recovery key; the pool keeps it, to read keys that a rotation adds later.
         cache_dir: Directory for this pool's local cache; may be empty or new.
 
     Raises:
         NotFound: There is no pool here.
         PoolUnusable: Wrong secret, or a newer format.
-        Damaged: The descriptor or every key slot is damaged.
+        Damaged: The descriptor is damaged, or a key slot that the secret may open while no other does.
     """
     descriptor = read_descriptor(storage)
-    slots, failure = [], None
-    for listed in storage.list("keys"):
-        try:
-            slots.append(KeySlot.decode(storage.read(listed.name), listed.name))
-        except Damaged as error:
-            failure = error
-    wanted = "recovery" if isinstance(secret, RecoveryKey) else "passphrase"
-    if failure is not None and not any(slot.kind == wanted for slot in slots):
-        raise failure
-    distinct = list({slot.sealed: slot for slot in slots}.values())
-    return Pool(storage, open_slots(distinct, secret, bytes.fromhex(descriptor.id)), descriptor, cache_dir)
+    return Pool(storage, open_ring(storage, secret, bytes.fromhex(descriptor.id)), descriptor, cache_dir)

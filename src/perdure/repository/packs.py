@@ -41,12 +41,15 @@ def pack_name(pack: bytes) -> str:
 
 def pack_id(name: str) -> bytes | None:
     """The pack id that an object name stands for, or ``None`` if it is not a pack's name."""
-    parts = name.split("/")
+    text = name[-32:]
+    if name != f"packs/{text[:2]}/{text}":
+        return None
     try:
-        pack = bytes.fromhex(parts[-1])
+        pack = bytes.fromhex(text)
     except ValueError:
         return None
-    return pack if len(pack) == 16 and name == pack_name(pack) else None
+    # fromhex() also takes capitals and spaces.
+    return pack if pack.hex() == text and len(pack) == 16 else None
 
 
 class PackWriter:

@@ -1,17 +1,20 @@
-"""Retention policies in the pool: ``policies/SOURCE/NUMBER``, of which the highest readable number counts.
+"""Retention policies in the pool: ``policies/SOURCE/NUMBER``, of which the highest number counts.
 
 A policy is changed by writing the next number; the one before is kept, in case the newest is damaged, and those
-before that are removed.
+before that are removed. While the newest cannot be read, nothing is deleted: the one before may have been made to keep
+less.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from perdure.model.errors import Damaged
 from perdure.model.retention import RetentionPolicy
 from perdure.repository.container import Kind
 from perdure.repository.documents import numbered, read_document, write_document
 from perdure.repository.keys import KeyRing
-from perdure.storage.contract import Storage
+from perdure.storage.contract import ObjectMissing, Storage
 
 __all__ = ["read_policy", "write_policy"]
 
@@ -28,7 +31,7 @@ def _name(source: str, number: int) -> str:
 
 
 def read_policy(storage: Storage, keys: KeyRing, source: str) -> RetentionPolicy | None:
-    """The policy of a source, ``None`` if it never had one.
+    """The policy of a source, ``None`` if it never had one; the one before, without its range, if it is damaged.
 
     Raises:
         Damaged: It had, and none can be read.
@@ -36,9 +39,14 @@ def read_policy(storage: Storage, keys: KeyRing, source: str) -> RetentionPolicy
     failure: Damaged | None = None
     for number in reversed(_numbers(storage, source)):
         try:
-            return read_document(storage, keys, _name(source, number), Kind.POLICY, RetentionPolicy)
+            policy = read_document(storage, keys, _name(source, number), Kind.POLICY, RetentionPolicy)
         except Damaged as error:
             failure = error
+            continue
+        except ObjectMissing:
+            # It was changed twice since the listing.
+            return read_policy(storage, keys, source)
+        return policy if failure is None else replace(policy, days=None)
     if failure is not None:
         raise failure
     return None

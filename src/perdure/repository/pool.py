@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
 from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
-from perdure.model.retention import RetentionPolicy
+from perdure.model.retention import DAY_NS, RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
@@ -29,6 +30,7 @@ from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
 from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
 from perdure.repository.ledger import damaged_log, damaged_points, ledger_numbers, read_damage
+from perdure.repository.locking import delete_unlocked, lock_points, lock_written
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
 from perdure.repository.packs import pack_name
@@ -36,6 +38,9 @@ from perdure.repository.policies import read_policy, write_policy
 from perdure.storage.contract import Buffer, ObjectExists, ObjectMissing, Storage
 
 _Read = TypeVar("_Read")
+
+_POLICY_S = 60.0
+"""A source's policy is asked for again after so many seconds, to know how long to lock what is written."""
 
 __all__ = ["Pool", "PoolInfo"]
 
@@ -80,6 +85,7 @@ class Pool:
         self._tails: dict[str, Position] = {}
         self._ledgers: list[int] = []
         self._known_damage: tuple[Damage, ...] = ()
+        self._locks: dict[str, tuple[float, float | None]] = {}
 
     def __enter__(self) -> Pool:
         return self
@@ -149,6 +155,13 @@ class Pool:
         return found
 
     def capture(self, source: str) -> PoolCapture:
+        return self._capture(source, None)
+
+    def capture_as(self, source: str, number: int) -> PoolCapture:
+        """A capture of a point that has its number from another pool; it may lie below the newest one."""
+        return self._capture(source, number)
+
+    def _capture(self, source: str, number: int | None) -> PoolCapture:
         def write(point: RecoveryPoint) -> int:
             size = records.write_point(self.storage, self.keys, point)
             if point.position is not None:
@@ -158,14 +171,19 @@ class Pool:
         lease = take_lease(self.storage)
         try:
             self.matched.heed_condemned()
-            number = max(self._numbers(source), default=0) + 1
+            if number is None:
+                number = max(self._numbers(source), default=0) + 1
         except BaseException:
             lease.release()
             raise
-        return PoolCapture(ChunkWriter(self.storage, self.keys, self.index), number, write, lease)
+        chunks = ChunkWriter(self.storage, self.keys, self.index)
+        return PoolCapture(chunks, number, write, lease, partial(self._lock_written, source))
 
-    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+    def delete_points(self, source: str, numbers: Sequence[int]) -> Sequence[int]:
         """Delete records; what only they needed is collected later.
+
+        Returns:
+            Those that the storage does not let go of yet.
 
         Raises:
             Refused: One is the source's newest point, or held; nothing was deleted.
@@ -175,11 +193,12 @@ class Pool:
             self._refuse_needed(source, numbers)
             lease.check()
             # Oldest first, so that a crash leaves what is younger.
-            self.storage.delete(*(records.point_name(source, number) for number in sorted(numbers)))
+            locked = delete_unlocked(self.storage, [records.point_name(source, number) for number in sorted(numbers)])
         finally:
             lease.release()
         for number in numbers:
             self._points.pop(records.point_name(source, number), None)
+        return [number for number in numbers if records.point_name(source, number) in locked]
 
     def _refuse_needed(self, source: str, numbers: Sequence[int]) -> None:
         newest = max(self._numbers(source), default=0)
@@ -226,16 +245,19 @@ class Pool:
                 hint="release it first to hold it for another reason",
             ) from error
         try:
-            if deletion_at_work(self.storage, hold.source):
-                raise Refused(
-                    f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
-                    code="deletion-at-work",
-                    hint="run the command again in a moment",
-                )
+            self._refuse_beside_deletion(hold)
             self._find_point(hold)
         except BaseException:
             self.storage.delete(hold_name(hold.source, hold.number))
             raise
+
+    def _refuse_beside_deletion(self, hold: Hold) -> None:
+        if deletion_at_work(self.storage, hold.source):
+            raise Refused(
+                f"recovery point {hold.number} is not held: points of its source are being deleted at this moment",
+                code="deletion-at-work",
+                hint="run the command again in a moment",
+            )
 
     def _find_point(self, hold: Hold) -> None:
         if hold.number not in self._numbers(hold.source):
@@ -257,7 +279,35 @@ class Pool:
         return read_policy(self.storage, self.keys, source) or RetentionPolicy()
 
     def set_policy(self, source: str, policy: RetentionPolicy) -> None:
+        """Change a source's retention policy.
+
+        Raises:
+            Refused: It asks for locks, and the storage cannot lock.
+        """
+        if policy.lock and not self.storage.capabilities.immutable:
+            raise Refused(
+                f"the storage {self.storage.url} cannot lock objects against deletion; the policy was not changed",
+                code="no-immutability",
+                hint="use a bucket with object lock, and say lock=compliance or lock=governance in the pool's URL",
+            )
         write_policy(self.storage, self.keys, source, policy)
+        self._locks.pop(source, None)
+
+    def prolong_locks(self, source: str, until_ns: Mapping[int, int]) -> int:
+        points = [point for point in self.points(source) if point.number in until_ns]
+        return lock_points(self.storage, self, self.index.snapshot(), points, until_ns)
+
+    def _lock_written(self, source: str, names: Sequence[str]) -> None:
+        """Lock what was just written for the retention range, where the source's policy asks for it."""
+        if not self.storage.capabilities.immutable:
+            return
+        asked_s, days = self._locks.get(source, (-_POLICY_S, None))
+        if time.monotonic() - asked_s >= _POLICY_S:
+            policy = self.policy(source)
+            days = policy.days if policy.lock else None
+            self._locks[source] = (time.monotonic(), days)
+        if days is not None:
+            lock_written(self.storage, names, time.time_ns() + int(days * DAY_NS))
 
     # --- log ---
 
@@ -296,17 +346,20 @@ class Pool:
                 code="log-gap",
                 hint="run: perdure check NAME",
             )
+        self._lock_written(source, [span.name])
         self._tails[source] = max(tail, segment.last)
         return span
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         try:
-            return logs.append_segment(self.storage, self.keys, source, segment)
+            span = logs.append_segment(self.storage, self.keys, source, segment)
+            self._lock_written(source, [span.name])
+            return span
         except ObjectExists:
             return next(span for span in self.spans(source) if span.name == logs.segment_name(source, segment))
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
-        self.storage.delete(*(_of(source, span).name for span in spans))
+        delete_unlocked(self.storage, [_of(source, span).name for span in spans])
 
     def _same_segment(self, source: str, segment: LogSegment) -> LogSpan | None:
         """The stored twin of a segment, made durable; ``None`` if there is none."""

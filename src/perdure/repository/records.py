@@ -8,14 +8,25 @@ A source descriptor is ``sources/SOURCE``, with a twin ``sources/SOURCE.copy`` t
 
 from __future__ import annotations
 
+import contextlib
+
 from perdure.model.errors import Damaged
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.repository.container import Kind
 from perdure.repository.documents import numbered, read_document, write_document
 from perdure.repository.keys import KeyRing
-from perdure.storage.contract import Storage
+from perdure.storage.contract import ObjectExists, Storage
 
-__all__ = ["point_name", "point_number", "read_point", "read_source", "source_name", "write_point", "write_source"]
+__all__ = [
+    "copy_source",
+    "point_name",
+    "point_number",
+    "read_point",
+    "read_source",
+    "source_name",
+    "write_point",
+    "write_source",
+]
 
 
 def point_name(source: str, number: int) -> str:
@@ -58,6 +69,13 @@ def write_source(storage: Storage, keys: KeyRing, source: DataSource) -> None:
     """Register a source; durable on return."""
     write_document(storage, keys, source_name(source.id) + ".copy", Kind.SOURCE, source)
     write_document(storage, keys, source_name(source.id), Kind.SOURCE, source)
+
+
+def copy_source(storage: Storage, keys: KeyRing, source: DataSource) -> None:
+    """Register a source that has its id from another pool; what an interrupted call left is completed."""
+    for name in (source_name(source.id) + ".copy", source_name(source.id)):
+        with contextlib.suppress(ObjectExists):
+            write_document(storage, keys, name, Kind.SOURCE, source)
 
 
 def read_source(storage: Storage, keys: KeyRing, name: str) -> DataSource:

@@ -20,12 +20,12 @@ from perdure.repository.damage import Damage, failures_of
 from perdure.repository.descriptor import NAMES, check_descriptor
 from perdure.repository.documents import numbered, read_document
 from perdure.repository.holds import hold_name
-from perdure.repository.keys import KeySlot
+from perdure.repository.key_sets import check_key_object, read_keys
 from perdure.repository.pool import Pool
 from perdure.repository.replacing import RESCUED
 from perdure.storage.contract import ObjectInfo, ObjectMissing, Storage
 
-__all__ = ["SmallObjects", "check_slot"]
+__all__ = ["SmallObjects", "check_key"]
 
 
 class SmallObjects:
@@ -80,7 +80,9 @@ class SmallObjects:
         for name in NAMES:
             self._check(ObjectInfo(name, 0), "descriptor", partial(_descriptor, storage, name))
         for listed in storage.list("keys"):
-            self._check(listed, "key slot", partial(check_slot, storage, listed.name))
+            self._check(listed, "key slot", partial(check_key, storage, listed.name))
+        for name, failure in read_keys(storage).damaged.items():
+            self.note(name, "key slot", f"{failure.message}; nothing opens the pool by it")
         self._check_each("sources", "source", lambda name: records.read_source(storage, self._pool.keys, name))
         self._check_each("holds", "hold", self._read_hold)
         self._check_each("policies", "policy", self._read_policy)
@@ -228,11 +230,11 @@ def _descriptor(storage: Storage, name: str) -> None:
     check_descriptor(storage.read(name), name)
 
 
-def check_slot(storage: Storage, name: str) -> None:
-    """Read a key slot.
+def check_key(storage: Storage, name: str) -> None:
+    """Read a key slot or key set.
 
     Raises:
         Damaged: It is not what was written.
         ObjectMissing: There is none.
     """
-    KeySlot.decode(storage.read(name), name)
+    check_key_object(storage.read(name), name)

@@ -1,6 +1,6 @@
 """Verification: is every object of a pool what was written, and which recovery points does damage touch?
 
-Always checked: descriptor and key slots (both copies), source descriptors, holds, policies, condemned lists, ledgers,
+Always checked: descriptor, key slots and key sets (both copies), sources, holds, policies, condemned lists, ledgers,
 every recovery-point record with its maps and trees, that every chunk that a point names is in some pack, and every log
 segment's footer and the chain that they make. Without ``data`` every pack's footer is read too; with it packs and log
 segments are read whole: every block decrypted, decompressed and hashed. Given a time limit, those are read that were

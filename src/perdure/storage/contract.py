@@ -224,6 +224,16 @@ class Storage(Protocol):
         """
         ...
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several ranges ``(offset, length)`` of one object, in the order asked for, with few requests.
+
+        Each is shorter than asked for only at the object's end.
+
+        Raises:
+            ObjectMissing: No such object.
+        """
+        ...
+
     def size(self, name: str) -> int:
         """Bytes of an object.
 
@@ -233,7 +243,7 @@ class Storage(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose name starts with ``prefix`` (a whole path component), in name order."""
+        """All objects below ``prefix`` (whole path components; empty for all), sorted by name as text."""
         ...
 
     def delete(self, *names: str) -> None:

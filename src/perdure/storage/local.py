@@ -41,6 +41,7 @@ from perdure.storage.contract import (
     Storage,
 )
 from perdure.storage.filesystem import FileSystem, OperatingSystem, storage_error
+from perdure.storage.names import check_name
 from perdure.storage.staged_file import LeaseFile, StagedFile, sweep
 
 __all__ = ["LocalStorage"]
@@ -48,6 +49,7 @@ __all__ = ["LocalStorage"]
 _TEMPORARY = "tmp"
 _LEASES = "leases"
 _GONE = (FileNotFoundError, NotADirectoryError)
+_NO_OBJECT = (*_GONE, IsADirectoryError)
 
 
 class LocalStorage:
@@ -182,11 +184,18 @@ class LocalStorage:
         with self._opened(name) as fd:
             return self._read_up_to(fd, offset, length)
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        with self._opened(name) as fd:
+            return [self._read_up_to(fd, offset, length) for offset, length in ranges]
+
     def size(self, name: str) -> int:
         try:
-            return self._filesystem.stat(self._path(name)).size
+            found = self._filesystem.stat(self._path(name))
+            if found.directory:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except OSError as error:
             raise self._unreadable(name, error) from error
+        return found.size
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self._path(prefix) if prefix else self.root
@@ -218,7 +227,7 @@ class LocalStorage:
         return data
 
     def _unreadable(self, name: str, error: OSError) -> PerdureError:
-        if isinstance(error, _GONE):
+        if isinstance(error, _NO_OBJECT):
             return ObjectMissing(f"the pool at {self.root} has no object {name}")
         return storage_error(error, f"cannot read {name} in the pool at {self.root}")
 
@@ -233,7 +242,8 @@ class LocalStorage:
             # Where this fails, reading goes on: the next acknowledgement fails.
             with contextlib.suppress(PerdureError):
                 self._settle(directory)
-        for entry in entries:
+        # A folder sorts as the names below it do: "a-b" comes before "a/b".
+        for entry in sorted(entries, key=lambda entry: f"{entry.name}/" if entry.directory else entry.name):
             name = f"{prefix}/{entry.name}" if prefix else entry.name
             if not entry.directory:
                 yield ObjectInfo(name, entry.size, entry.modified_ns)
@@ -241,10 +251,7 @@ class LocalStorage:
                 yield from self._list_below(directory / entry.name, name, alone=False)
 
     def _path(self, name: str) -> Path:
-        parts = name.split("/")
-        if not all(parts) or any(part in (".", "..", _TEMPORARY) for part in parts):
-            raise ValueError(f"not an object name: {name!r}")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*check_name(name))
 
     def _stage(self) -> StagedFile:
         directory = self.root / _TEMPORARY

@@ -145,7 +145,7 @@ class _CrashSweep:
         cache = self._directory / f"cache {number} {disaster}"
         if rng.random() < 0.5 and self._cache.exists():
             shutil.copytree(self._cache, cache)
-        with repeatable(rng.getrandbits(32)):
+        with repeatable(rng.getrandbits(32), hours=1):
             filesystem = self._original.killed() if disaster == KILLED else self._original.crashed(disaster)
             ledger, step = self._ledger.copy(), self._step
             if disaster > KILLED:

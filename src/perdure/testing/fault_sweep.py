@@ -130,7 +130,7 @@ class _FaultSweep:
         if before.cache.exists() and at % 2:
             shutil.copytree(before.cache, cache)
         world, ledger = World(machine.open_storage, cache), before.ledger.copy()
-        with repeatable(self._seed + 1000 * number + at):
+        with repeatable(self._seed + 1000 * number + at, hours=1):
             ledger.begins(step)
             machine.arm(at)
             try:

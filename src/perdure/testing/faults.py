@@ -143,6 +143,9 @@ class FaultyStorage:
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         return self._wrong(*self._asked("read_range", lambda: self.inner.read_range(name, offset, length)))
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [self.read_range(name, offset, length) for offset, length in ranges]
+
     def size(self, name: str) -> int:
         return self._call("size", lambda: self.inner.size(name))
 

@@ -60,6 +60,10 @@ class HookedStorage:
         self.hook("read_range", (name,))
         return self.inner.read_range(name, offset, length)
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        self.hook("read_ranges", (name,))
+        return self.inner.read_ranges(name, ranges)
+
     def size(self, name: str) -> int:
         self.hook("size", (name,))
         return self.inner.size(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +30,8 @@ class MemoryCapture:
 
     def __init__(self, vault: MemoryVault, source: str) -> None:
         self._vault, self._source = vault, source
+        # As in a pool, what was put can be read when the record is committed, and not before.
+        self._fresh: dict[bytes, bytes] = {}
         self.stored = 0
         self.aborted = False
 
@@ -40,8 +42,8 @@ class MemoryCapture:
         self._vault.refuse_if_full()
         chunk = self._vault.chunk_id(content)
         with self._vault.guard:
-            if chunk not in self._vault.chunks:
-                self._vault.chunks[chunk] = content
+            if chunk not in self._vault.chunks and chunk not in self._fresh:
+                self._fresh[chunk] = content
                 self.stored += len(content)
         return chunk
 
@@ -58,6 +60,7 @@ class MemoryCapture:
 
     def commit(self, draft: RecoveryPoint) -> RecoveryPoint:
         self._vault.refuse_if_full()
+        self.make_durable()
         with self._vault.guard:
             points = self._vault.records.setdefault(self._source, [])
             point = replace(
@@ -68,6 +71,11 @@ class MemoryCapture:
             )
             points.append(point)
         return point
+
+    def make_durable(self) -> None:
+        """Make what was put so far readable, without a record."""
+        with self._vault.guard:
+            self._vault.chunks.update(self._fresh)
 
     def abort(self) -> None:
         self.aborted = True
@@ -95,6 +103,7 @@ class MemoryVault:
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
         self.damage: dict[str, KnownDamage] = {}
+        self.locked: dict[str, dict[int, int]] = {}
         self.unreadable: set[str] = set()
         self.decoded = 0
         self.guard = threading.RLock()
@@ -121,13 +130,14 @@ class MemoryVault:
     def capture(self, source: str) -> MemoryCapture:
         return MemoryCapture(self, source)
 
-    def delete_points(self, source: str, numbers: Sequence[int]) -> None:
+    def delete_points(self, source: str, numbers: Sequence[int]) -> Sequence[int]:
         with self.guard:
             points = self.records.get(source, [])
             kept = {points[-1].number, *(hold.number for hold in self.holds(source))} if points else set()
             if kept.intersection(numbers):
                 raise Refused("the newest point and held ones are not deleted", code="newest-point")
             self.records[source] = [point for point in points if point.number not in numbers]
+        return []
 
     def known_damage(self, source: str) -> KnownDamage:
         return self.damage.get(source, KnownDamage())
@@ -151,6 +161,11 @@ class MemoryVault:
     def set_policy(self, source: str, policy: RetentionPolicy) -> None:
         with self.guard:
             self.policies[source] = policy
+
+    def prolong_locks(self, source: str, until_ns: Mapping[int, int]) -> int:
+        with self.guard:
+            self.locked.setdefault(source, {}).update(until_ns)
+        return len(until_ns)
 
     # --- log -------------------------------------------------------------------------------------
 

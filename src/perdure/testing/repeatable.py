@@ -20,15 +20,20 @@ _Result = TypeVar("_Result")
 
 
 @contextlib.contextmanager
-def repeatable(seed: int, *, pack_size: int = 24 << 10) -> Iterator[None]:
+def repeatable(seed: int, *, hours: int = 0, pack_size: int = 24 << 10) -> Iterator[None]:
     """Inside, everything that perdure does in one thread is the same for the same seed, and quick.
 
     Random bytes come from the seed, the clock counts microseconds from a fixed day, guessing a passphrase is cheap,
     and packs are small, so that little data fills several. May be nested: the outer sequence goes on afterwards.
     Never for data that matters: the keys are no secrets.
+
+    Args:
+        seed: Of everything that is random.
+        hours: How long after the fixed day the clock begins.
+        pack_size: Bytes at which a pack is closed.
     """
     rng = random.Random(seed)  # noqa: S311 - repeatable is what it is for
-    ticks = itertools.count(_BEGIN_NS, 1000)
+    ticks = itertools.count(_BEGIN_NS + hours * 3600 * 10**9, 1000)
 
     def token_bytes(count: int = 32) -> bytes:
         return rng.randbytes(count)

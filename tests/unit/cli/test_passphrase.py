@@ -11,7 +11,7 @@ import pytest
 
 from perdure.cli.passphrase import VARIABLE, as_secret, new_passphrase, read_passphrase
 from perdure.model.errors import BadInput
-from perdure.repository.keys import Passphrase, RecoveryKey
+from perdure.repository.keys import KeyFile, Passphrase, RecoveryKey
 
 
 @pytest.fixture(autouse=True)
@@ -104,9 +104,10 @@ def test_a_file_that_others_may_read_is_warned_about(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err == ""
 
 
-def test_a_recovery_key_is_told_from_a_passphrase() -> None:
-    """What starts like a recovery key is read as one, so that a typing error in it is reported as such."""
-    key = RecoveryKey.random()
+@pytest.mark.parametrize("kind", [RecoveryKey, KeyFile])
+def test_a_key_is_told_from_a_passphrase(kind: type[RecoveryKey | KeyFile]) -> None:
+    """What starts like a recovery key or key file is read as one, so that an error in it is reported as such."""
+    key = kind.random()
 
     assert as_secret(key.text().encode()) == key
     assert as_secret(b"open sesame") == Passphrase(b"open sesame")

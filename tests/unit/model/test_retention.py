@@ -119,7 +119,22 @@ def test_protection_that_stopped_makes_nothing_older() -> None:
         points, RetentionPolicy(days=7), now_ns=points[-1].time_ns + 365 * DAY_NS, holds={}, zone=UTC
     )
 
-    assert later == planned(points, RetentionPolicy(days=7))
+    at_once = planned(points, RetentionPolicy(days=7))
+    assert [(each.point, each.reasons) for each in later.kept] == [(each.point, each.reasons) for each in at_once.kept]
+    assert later.dropped == at_once.dropped
+
+
+def test_a_point_is_locked_for_as_long_as_its_rules_keep_it() -> None:
+    """A point of the range stays for the rest of it; the oldest of eight weekly ones for another week."""
+    points = daily(100)
+    now_ns = points[-1].time_ns
+    plan = plan_retention(points, RetentionPolicy(days=10, weekly=8), now_ns=now_ns, holds={}, zone=UTC)
+
+    days = {each.point.number: (each.until_ns - now_ns) / DAY_NS for each in plan.kept}
+    assert days[94] == 4
+    assert days[100] == 8 * 7
+    weekly = [number for number, each in zip(days, plan.kept, strict=True) if "weekly 8 of 8" in each.reasons]
+    assert days[weekly[0]] == 7
 
 
 def test_too_many_points_are_thinned_where_the_log_makes_up_for_them() -> None:

@@ -17,10 +17,10 @@ from perdure.repository.container import (
     create_sealed,
     read_sealed,
 )
-from perdure.repository.keys import KeyRing
+from perdure.repository.keys import KeyRing, UnknownKeyEpoch
 from perdure.storage.local import LocalStorage
 
-KEYS = KeyRing(b"m" * 32)
+KEYS = KeyRing(b"m" * 32, later=lambda epoch: None)
 
 
 def written(root: Path, blocks: list[bytes], footer: bytes) -> tuple[bytes, list[BlockPlace]]:
@@ -119,3 +119,41 @@ def test_another_pool_key_opens_nothing(tmp_path: Path) -> None:
     with pytest.raises(Damaged):
         stranger.block(places[0])
     assert b"secret" not in data
+
+
+def test_each_container_opens_with_the_key_of_its_epoch(tmp_path: Path) -> None:
+    """Old and new objects are read by a ring that has both keys; new ones are written under the newest."""
+    storage = LocalStorage(tmp_path, create=True)
+    both = KeyRing(b"m" * 32, b"n" * 32)
+    create_sealed(storage, "old", Kind.POINT, KEYS, b"before")
+    create_sealed(storage, "new", Kind.POINT, both, b"after")
+
+    assert storage.read("old")[11:16] == bytes(5)
+    assert storage.read("new")[11:16] == b"\1\0\0\0\0"
+    assert read_sealed(storage, "old", Kind.POINT, both) == b"before"
+    assert read_sealed(storage, "new", Kind.POINT, both) == b"after"
+
+
+def test_a_later_key_epoch_is_not_taken_for_damage(tmp_path: Path) -> None:
+    """Keys that were read before a rotation give a typed error that says so."""
+    storage = LocalStorage(tmp_path, create=True)
+    create_sealed(storage, "new", Kind.POINT, KeyRing(b"m" * 32, b"n" * 32), b"after")
+
+    with pytest.raises(UnknownKeyEpoch) as caught:
+        read_sealed(storage, "new", Kind.POINT, KeyRing(b"m" * 32))
+    assert caught.value.code == "unknown-key-epoch"
+    assert "again" in caught.value.hint
+
+
+def test_a_key_epoch_that_the_pool_never_had_is_damage(tmp_path: Path) -> None:
+    """A flipped bit in the epoch of one object is damage of that object."""
+    storage = LocalStorage(tmp_path, create=True)
+    create_sealed(storage, "new", Kind.POINT, KeyRing(b"m" * 32, b"n" * 32), b"after")
+
+    with pytest.raises(Damaged, match="key epoch 1"):
+        read_sealed(storage, "new", Kind.POINT, KEYS)
+
+
+def test_chunk_ids_survive_a_rotation() -> None:
+    """The id of a content comes from the first master key, so that what is stored already is found again."""
+    assert KeyRing(b"m" * 32, b"n" * 32).content_id(b"x") == KEYS.content_id(b"x")

@@ -263,8 +263,7 @@ def test_a_hold_that_was_placed_survives_a_deletion_that_did_not_see_it(pool: Po
         try:
             pool.hold(Hold(MAIL.id, 1, "audit"))
             promised.append(True)
-        except Refused as error:
-            assert error.code == "deletion-at-work"
+        except Refused:
             promised.append(False)
 
     once(storage, "delete", "points/", place_hold)
@@ -279,7 +278,7 @@ def test_a_hold_that_was_placed_survives_a_deletion_that_did_not_see_it(pool: Po
 
 
 def test_a_hold_on_a_point_that_went_while_it_was_placed_is_not_promised(pool: Pool, tmp_path: Path) -> None:
-    """When the whole deletion happens between a hold's look at the point and its writing, nothing is left of the hold."""
+    """When a deletion happens between a hold's look at the point and its writing, nothing is left of the hold."""
     other, storage = beside(pool, tmp_path / "other")
     for place in range(1, 4):
         put_image(pool, [block()], Position(1, place))

@@ -17,7 +17,15 @@ from perdure.model.targets import parse_target
 __all__ = ["browse"]
 
 
-def browse(name: str, path: str = "", /, *, to: str = "latest", common: CommonOptions = DEFAULT_OPTIONS) -> int:
+def browse(
+    name: str,
+    path: str = "",
+    /,
+    *,
+    to: str = "latest",
+    pool: str | None = None,
+    common: CommonOptions = DEFAULT_OPTIONS,
+) -> int:
     """List what a recovery point holds: the entries of a folder, the tables of a database.
 
     A database is recovered to a temporary copy to be listed, which takes room and time.
@@ -31,12 +39,13 @@ def browse(name: str, path: str = "", /, *, to: str = "latest", common: CommonOp
         name: The data source.
         path: The folder inside the source to list; the source's top unless given.
         to: The moment, written as for recover; latest unless given.
+        pool: Look into the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     from perdure.protection import browse as browsing
 
     moment = parse_target(to, time.time_ns())
     with Session(common) as session:
-        protected = session.protected(name)
+        protected = session.protected(name, pool)
         with progress_bar(common) as progress:
             found = browsing.browse(protected, to=moment, path=path, progress=progress)
     if common.json:

@@ -19,6 +19,7 @@ __all__ = ["delete"]
 def delete(
     *points: Annotated[str, Parameter(metavar="NAME#NUMBER")],
     yes: bool = False,
+    pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Delete single recovery points, whatever the retention policy says of them.
@@ -33,6 +34,7 @@ def delete(
     Args:
         points: The recovery points, as NAME#NUMBER.
         yes: Confirm; without it nothing is deleted.
+        pool: Do it in the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     wanted: dict[str, list[int]] = {}
     for text in points:
@@ -48,8 +50,13 @@ def delete(
         )
     with Session(common) as session:
         for name, numbers in wanted.items():
-            protected = session.protected(name)
-            protected.vault.delete_points(protected.source.id, numbers)
+            protected = session.protected(name, pool)
+            if locked := protected.vault.delete_points(protected.source.id, numbers):
+                raise Refused(
+                    f"{name}#{locked[0]} is locked against deletion by the storage; what was not locked is deleted",
+                    code="object-locked",
+                    hint="it can be deleted when its lock has run out; perdure prune --plan shows until when it stays",
+                )
     if common.json:
         print_json({"deleted": [{"source": name, "numbers": numbers} for name, numbers in wanted.items()]})
     else:

@@ -13,7 +13,7 @@ from perdure.model.points import Hold
 __all__ = ["hold", "release"]
 
 
-def hold(point: str, /, *, reason: str = "", common: CommonOptions = DEFAULT_OPTIONS) -> int:
+def hold(point: str, /, *, reason: str = "", pool: str | None = None, common: CommonOptions = DEFAULT_OPTIONS) -> int:
     """Keep a recovery point from ever being deleted, until it is released.
 
     The hold lies in the pool, so it is obeyed on every machine and comes back when the pool is opened elsewhere.
@@ -25,10 +25,11 @@ def hold(point: str, /, *, reason: str = "", common: CommonOptions = DEFAULT_OPT
     Args:
         point: The recovery point, as NAME#NUMBER.
         reason: Why it is held; shown wherever the point is spared.
+        pool: Do it in the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     name, number = parse_point(point)
     with Session(common) as session:
-        protected = session.protected(name)
+        protected = session.protected(name, pool)
         protected.vault.hold(Hold(protected.source.id, number, reason, time.time_ns()))
     if common.json:
         print_json({"source": name, "number": number, "held": True, "reason": reason})
@@ -37,7 +38,7 @@ def hold(point: str, /, *, reason: str = "", common: CommonOptions = DEFAULT_OPT
     return 0
 
 
-def release(point: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
+def release(point: str, /, *, pool: str | None = None, common: CommonOptions = DEFAULT_OPTIONS) -> int:
     """Release a held recovery point, so that the retention policy decides about it again.
 
     For example:
@@ -46,10 +47,11 @@ def release(point: str, /, *, common: CommonOptions = DEFAULT_OPTIONS) -> int:
 
     Args:
         point: The recovery point, as NAME#NUMBER.
+        pool: Do it in the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     name, number = parse_point(point)
     with Session(common) as session:
-        protected = session.protected(name)
+        protected = session.protected(name, pool)
         protected.vault.release(protected.source.id, number)
     if common.json:
         print_json({"source": name, "number": number, "held": False})

@@ -19,7 +19,9 @@ __all__ = ["points"]
 _HEAD = ("POINT", "KIND", "TIME", "POSITION", "SIZE", "STORED", "TRANSACTIONS", "STANDS ON", "CAUSE")
 
 
-def points(name: str, /, *, commits: bool = False, common: CommonOptions = DEFAULT_OPTIONS) -> int:
+def points(
+    name: str, /, *, commits: bool = False, pool: str | None = None, common: CommonOptions = DEFAULT_OPTIONS
+) -> int:
     """Show a data source's timeline: everything that can be recovered, oldest first.
 
     Each line is a recovery point, or a piece of log in which every transaction can be recovered by its time or
@@ -33,11 +35,12 @@ def points(name: str, /, *, commits: bool = False, common: CommonOptions = DEFAU
     Args:
         name: The data source.
         commits: Show every single transaction of the log.
+        pool: Look into the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     from perdure.protection.points import timeline_rows
 
     with Session(common) as session:
-        protected = session.protected(name)
+        protected = session.protected(name, pool)
         rows = timeline_rows(protected.vault, protected.source.id, commits)
     if common.json:
         print_json({"source": protected.source.name, "points": [plain(row) for row in rows]})

@@ -43,7 +43,7 @@ def protect(
 
     Args:
         location: The kind of data source and where it lies, as sqlite:PATH or files:PATH.
-        pool: The directory that the storage pool lies in.
+        pool: The directory that the storage pool lies in, or its URL.
         name: The name to call the data source by; without it the last part of its path is taken.
         exclude: Leave out what matches this pattern; may be given several times, written as in .gitignore (files only).
         include: Take only what matches this pattern; may be given several times (files only).
@@ -61,7 +61,7 @@ def protect(
         options["express-full-every"] = [f"{seconds_of(express_full_every, '--express-full-every'):g}s"]
     with Session(common) as session:
         vault = session.pool_at(pool)
-        if kind == "files":
+        if kind == "files" and vault.storage.capabilities.local:
             refuse_pool_inside(Path(place), Path(vault.storage.url), exclude)
         if watch:
             watch_until_stopped(

@@ -18,6 +18,7 @@ from perdure.model.errors import NotFound
 from perdure.model.moments import moment_text
 
 if TYPE_CHECKING:
+    from perdure.protection.protected import Protected
     from perdure.protection.pruning import PrunePlan
     from perdure.repository.gc import Collection
     from perdure.repository.pool import Pool
@@ -29,6 +30,7 @@ def prune(
     *names: Annotated[str, Parameter(metavar="NAME")],
     plan: bool = False,
     grace: str = DEFAULT_GRACE,
+    pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Delete the recovery points and the log that the retention policies no longer keep, then collect the garbage.
@@ -47,25 +49,20 @@ def prune(
         plan: Only show what would go, and why each survivor stays; change nothing.
         grace: The time between finding garbage and deleting it (24h unless given); 0s deletes it now, unless captures
             are at work.
+        pool: Do it in the pool at this path, such as a second copy, by the policies that lie there; without names for
+            all data sources in it.
     """
     grace_s = grace_seconds(grace)
     with Session(common) as session:
-        known = [session.home.find_source(name) for name in dict.fromkeys(names)] or session.home.sources()
-        if not known:
-            raise NotFound(
-                "no data source is protected on this machine",
-                code="nothing-protected",
-                hint="begin with: perdure protect sqlite:PATH --pool PATH",
-            )
+        chosen = _chosen(session, names, pool)
         from perdure.protection.pruning import plan_prune
         from perdure.protection.upkeep import keep_up
         from perdure.repository.gc import collect_garbage
 
         plans: list[PrunePlan] = []
         pools: dict[str, Pool] = {}
-        for source in known:
-            protected = session.protected_source(source)
-            pools[source.pool_id] = session.pool(source.pool_id)
+        for opened, protected in chosen:
+            pools[opened.id] = opened
             if plan:
                 plans.append(plan_prune(session.home, protected.vault, protected.source))
             else:
@@ -73,12 +70,29 @@ def prune(
         collections: dict[str, Collection] = {}
         if not plan:
             with progress_bar(common) as progress:
-                for pool in pools.values():
-                    collections[pool.storage.url] = collect_garbage(
-                        pool, grace_s=grace_s, progress=lambda done: progress("marking", done, 0)
+                for opened in pools.values():
+                    collections[opened.storage.url] = collect_garbage(
+                        opened, grace_s=grace_s, progress=lambda done: progress("marking", done, 0)
                     )
     _print(common, plans, collections, carried_out=not plan)
     return 0
+
+
+def _chosen(session: Session, names: tuple[str, ...], pool: str | None) -> list[tuple[Pool, Protected]]:
+    """The data sources to prune, each with its pool."""
+    wanted = list(dict.fromkeys(names))
+    if pool is not None:
+        opened = session.pool_at(pool, remember=False)
+        wanted = wanted or [source.name for source in opened.sources()]
+        return [(opened, session.protected(name, pool)) for name in wanted]
+    known = [session.home.find_source(name) for name in wanted] or session.home.sources()
+    if not known:
+        raise NotFound(
+            "no data source is protected on this machine",
+            code="nothing-protected",
+            hint="begin with: perdure protect sqlite:PATH --pool PATH",
+        )
+    return [(session.pool(source.pool_id), session.protected_source(source)) for source in known]
 
 
 def _print(

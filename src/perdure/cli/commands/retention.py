@@ -30,6 +30,7 @@ def retention(
     when_full: WhenFull | None = None,
     lock: Annotated[bool | None, Parameter(negative="--no-lock")] = None,
     keep_everything: bool = False,
+    pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Show or change how long the recovery points of a data source are kept.
@@ -55,6 +56,7 @@ def retention(
         when_full: What happens when the pool is full: stop (with an alert), or thin (out, then go on).
         lock: Lock what is written against deletion for as long as it is to be kept, where the storage can.
         keep_everything: Take the retention range away, so that nothing is ever deleted.
+        pool: Do it in the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     changes: dict[str, Any] = {
         key: value
@@ -74,7 +76,7 @@ def retention(
     if keep_everything:
         changes["days"] = None
     with Session(common) as session:
-        protected = session.protected(name)
+        protected = session.protected(name, pool)
         policy = protected.vault.policy(protected.source.id)
         if changes:
             policy = replace(policy, **changes)

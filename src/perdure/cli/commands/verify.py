@@ -56,7 +56,7 @@ def verify(
         perdure verify /mnt/backup/pool --data --heal --from s3://bucket/pool
 
     Args:
-        path: The storage pool.
+        path: The directory that the pool lies in, or its URL.
         data: Also read, decrypt and hash every chunk and all log.
         max_duration: With --data, stop after this time; what was not read for the longest time is read first, so that
             nightly runs cover the pool in turn.

@@ -1,0 +1,1 @@
+"""``perdure ese``: files of Exchange's storage engine, read and verified."""

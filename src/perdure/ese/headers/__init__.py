@@ -1,0 +1,1 @@
+"""Headers of databases, logs, checkpoints and flush maps."""

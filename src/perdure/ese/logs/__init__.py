@@ -1,0 +1,1 @@
+"""Transaction logs: segments, records, and what they say."""
