@@ -40,7 +40,7 @@ from perdure.repository.replacing import finish_replacements
 from perdure.repository.second_copy import SecondCopy
 from perdure.repository.verify import VerifyReport, verify_pool
 from perdure.repository.whole_reading import known_rows, read_pack
-from perdure.storage.contract import ObjectExists, ObjectMissing, Storage
+from perdure.storage.contract import ObjectExists, ObjectLocked, ObjectMissing, Storage
 
 __all__ = ["Healed", "Healing", "Origin", "heal_pool"]
 
@@ -186,9 +186,11 @@ def _heal_objects(run: _Run, damage: Sequence[Damage]) -> None:
         if each.kind in ("pack", "map", "tree", "unfinished healing"):
             continue
         run.lease.renew_if_due()
-        how = heal_object(run.pool, each, run.other)
-        if how:
-            run.note(each.object, each.kind, how)
+        # What is locked against deletion stays damaged, and named, until the lock runs out.
+        with contextlib.suppress(ObjectLocked):
+            how = heal_object(run.pool, each, run.other)
+            if how:
+                run.note(each.object, each.kind, how)
 
 
 # --- packs -------------------------------------------------------------------------------------------

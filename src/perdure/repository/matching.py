@@ -7,8 +7,7 @@ show that lists were carried out since the last look are the packs listed again.
 Packs that the verification ledger names as damaged are avoided like condemned ones: captures store their content again,
 readers prefer other copies, and garbage collection never takes a good copy for needless because of a damaged one.
 
-A condemned list that cannot be read stops captures and collections, since it is not known what may be relied on;
-reading goes on.
+A condemned list that cannot be read stops captures, since it is not known what may be relied on; reading goes on.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 
-from perdure.storage.contract import ObjectExists, ObjectMissing, Storage
+from perdure.storage.contract import ObjectExists, ObjectLocked, ObjectMissing, Storage
 
 __all__ = ["RESCUED", "finish_replacements", "replace_object", "rescued_name"]
 
@@ -23,7 +23,11 @@ def rescued_name(name: str) -> str:
 
 
 def replace_object(storage: Storage, name: str, content: bytes) -> None:
-    """Put these bytes in the place of a damaged or missing object; durable on return."""
+    """Put these bytes in the place of a damaged or missing object; durable on return.
+
+    Raises:
+        ObjectLocked: The damaged object is locked; nothing was changed.
+    """
     rescued = rescued_name(name)
     try:
         storage.create(rescued, content)
@@ -35,9 +39,17 @@ def replace_object(storage: Storage, name: str, content: bytes) -> None:
 
 
 def put_in_place(storage: Storage, name: str) -> None:
-    """Move the rescued bytes of an object to its place."""
+    """Move the rescued bytes of an object to its place.
+
+    Raises:
+        ObjectLocked: What is there is locked.
+    """
     content = storage.read(rescued_name(name))
-    storage.delete(name)
+    try:
+        storage.delete(name)
+    except ObjectLocked:
+        storage.delete(rescued_name(name))
+        raise
     # Another process that heals the same object writes the same.
     with contextlib.suppress(ObjectExists):
         storage.create(name, content)
@@ -49,7 +61,7 @@ def finish_replacements(storage: Storage) -> list[str]:
     finished = []
     for listed in list(storage.list(RESCUED)):
         name = listed.name.removeprefix(f"{RESCUED}/")
-        with contextlib.suppress(ObjectMissing):
+        with contextlib.suppress(ObjectMissing, ObjectLocked):
             if _still_wanted(storage, name):
                 put_in_place(storage, name)
                 finished.append(name)

@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.errors import PerdureError, Refused
 from perdure.model.extents import build
-from perdure.model.listings import content_pieces, load_root, put_listing, read_listing, store_root
 from perdure.model.logs import MARK, LogSegment
-from perdure.model.points import DataSource, Hold, ImageFile, PointKind, RecoveryPoint
+from perdure.model.points import Hold, ImageFile, PointKind, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
 from perdure.repository.condemned import condemned_numbers, publish_condemned
@@ -33,11 +31,9 @@ from perdure.repository.verify import verify_pool
 from perdure.storage.contract import StorageFull
 from perdure.storage.local import LocalStorage
 from perdure.testing.command_line import fingerprint
-from perdure.testing.copied_pool import copy_pool
 from perdure.testing.hooked_storage import Hook, HookedStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
-
-FOLDER = DataSource(id="6" * 32, name="share", workload="files", location="/srv/share")
+from perdure.testing.twin_pools import FOLDER, copy_all, put_tree, tree_content
 
 
 class Stopped(BaseException):
@@ -86,31 +82,6 @@ def put_delta(pool: Pool, before: RecoveryPoint, at: int, content: bytes) -> Rec
     return capture.commit(RecoveryPoint(0, MAIL.id, PointKind.EXPRESS_FULL, time.time_ns(), position, b"c", (changed,)))
 
 
-def put_tree(pool: Pool, files: dict[bytes, bytes]) -> RecoveryPoint:
-    """A point of a folder with one subfolder that holds these files."""
-    capture = pool.capture(FOLDER.id)
-    entries = [
-        Entry(name, EntryKind.FILE, size=len(content), content=(Piece(capture.put(content), 0, len(content)),))
-        for name, content in sorted(files.items())
-    ]
-    below = Entry(b"below", EntryKind.DIRECTORY, listing=put_listing(entries, capture), xattrs={b"user.x": b"y"})
-    root = Entry(b"", EntryKind.DIRECTORY, listing=put_listing([below], capture))
-    tree = store_root(root, capture)
-    return capture.commit(RecoveryPoint(0, FOLDER.id, PointKind.FILE, time.time_ns(), tree=tree))
-
-
-def tree_content(pool: Pool, point: RecoveryPoint) -> dict[bytes, bytes]:
-    assert point.tree is not None
-    (below,) = read_listing(load_root(point.tree, pool), pool)
-    return {
-        entry.name: b"".join(
-            pool.read_chunk(piece.chunk)[piece.start : piece.start + piece.length]
-            for piece in content_pieces(entry, pool)
-        )
-        for entry in read_listing(below, pool)
-    }
-
-
 def segment(after: int, last: int) -> LogSegment:
     marks = np.array([(last, last)], dtype=MARK)
     return LogSegment(Position(1, after), Position(1, last), marks, b"chain", b"index", [os.urandom(4000)])
@@ -124,9 +95,9 @@ def everything(pool: Pool) -> None:
     for at in (0, 7000):
         point = put_delta(pool, point, at, os.urandom(3000))
     put_image(pool, [os.urandom(5000)], Position(1, 9))
-    files = {b"a": os.urandom(2000), b"b": os.urandom(3000)}
+    files = {"a": [os.urandom(2000)], "below": {"b": [os.urandom(3000)], "long": [os.urandom(50) for _ in range(40)]}}
     put_tree(pool, files)
-    put_tree(pool, {**files, b"c": b"new" * 500})
+    put_tree(pool, {**files, "c": [b"new" * 500]})
     for after in (9, 20, 30):
         pool.append(MAIL.id, segment(after, after + 11 if after == 9 else after + 10))
     pool.hold(Hold(MAIL.id, 1, "audit"))
@@ -151,16 +122,14 @@ def contents(pool: Pool) -> dict[tuple[str, int], object]:
 
 
 def told(pool: Pool, source: str) -> list[RecoveryPoint]:
-    """The records without what a copy has of its own: when it was committed and what it added to its pool."""
-    return [replace(point, stored=0, committed_ns=0) for point in pool.points(source)]
+    """The records without what a copy has of its own: what it added to its pool."""
+    return [replace(point, stored=0) for point in pool.points(source)]
 
 
 def second_copy(pool: Pool, tmp_path: Path) -> Pool:
     """Another pool, under other keys, with the same points."""
     other = create_pool(LocalStorage(tmp_path / "other", create=True), b"correct horse", tmp_path / "other-cache")[0]
-    copy_pool(pool, other)
-    for hold in pool.holds(MAIL.id):
-        other.hold(hold)
+    copy_all(pool, other)
     return other
 
 

@@ -70,12 +70,9 @@ def verify(
     from perdure.repository.heal import heal_pool
     from perdure.repository.verify import verify_pool
 
-    with (
-        Session(common) as session,
-        Session(CommonOptions(common.json, from_passphrase_file or common.passphrase_file)) as elsewhere,
-    ):
+    with Session(common) as session:
         opened = session.pool_at(path)
-        other = elsewhere.pool_at(from_) if from_ else None
+        other = session.pool_at(from_, passphrase_file=from_passphrase_file, remember=False) if from_ else None
         if other is not None and other.id == opened.id:
             raise BadInput("--from names the pool itself", code="bad-usage", hint="name another pool after --from")
         total = opened.info().bytes if data and limit_s is None else 0
