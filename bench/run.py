@@ -25,6 +25,7 @@ from pruning import first_copy_threads, prune_half
 from remembering import peak_memory
 from results import Results
 from scale import scale
+from verifying import verifying
 from workspace import Workspace
 from writing import page
 
@@ -40,6 +41,7 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "memory": peak_memory,
     "prune": prune_half,
     "threads": first_copy_threads,
+    "verifying": verifying,
     "scale": scale,
     "ese": ese_files,
 }

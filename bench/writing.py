@@ -18,6 +18,7 @@ from pruning import PRUNE, THREADS
 from remembering import MEMORY, SIZES
 from results import Results, Run
 from tools import version
+from verifying import CEILING, RECOVER, VERIFY
 
 from perdure import __version__
 
@@ -103,6 +104,8 @@ def targets(results: Results) -> list[Target]:
             for gib in SIZES
         ),
         Target("first copy, two threads", "≥ 1.6x one", faster(THREADS, "1 threads", "2 threads"), lambda x: x >= 1.6),
+        Target("verify --data", "≥ 0.6x the ceiling", faster(VERIFY, CEILING), lambda x: x >= 0.6),
+        Target("recover", "≥ 0.8x the ceiling", faster(RECOVER, CEILING), lambda x: x >= 0.8),
         Target(
             "prune half of 50 points",
             "≥ 0.95 of what only they used",

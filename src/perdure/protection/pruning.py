@@ -46,7 +46,7 @@ def plan_prune(
     source: DataSource,
     *,
     now_ns: int | None = None,
-    damaged: Collection[int] = (),
+    damaged: Collection[int] | None = None,
     at_most: int | None = None,
     zone: tzinfo | None = None,
 ) -> PrunePlan:
@@ -57,13 +57,15 @@ def plan_prune(
         vault: The pool.
         source: The data source.
         now_ns: The time, nanoseconds since 1970 UTC; now if ``None``.
-        damaged: Numbers of points that are known not to recover whole.
+        damaged: Numbers of points that are known not to recover whole; what verification noted in the pool if ``None``.
         at_most: Thin the range out to so many points, as far as the log makes up for them; the policy's own limit if
             ``None``.
         zone: The zone of days and weeks; this machine's if ``None``.
     """
     timeline = timeline_of(vault, source.id)
     policy = vault.policy(source.id)
+    if damaged is None:
+        damaged = vault.known_damage(source.id).points
     if at_most is not None:
         policy = replace(policy, express_fulls=min(at_most, policy.express_fulls))
     retention = plan_retention(

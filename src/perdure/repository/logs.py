@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -33,7 +34,16 @@ from perdure.repository.container import (
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import ObjectInfo, Storage
 
-__all__ = ["append_segment", "holds", "log_name", "read_blocks", "read_segment", "segment_name", "span_of"]
+__all__ = [
+    "Readable",
+    "append_segment",
+    "holds",
+    "log_name",
+    "read_blocks",
+    "read_segment",
+    "segment_name",
+    "span_of",
+]
 
 _MAX_FOOTER = 256 << 20
 """Neither marks (16 million of them) nor index are larger; a hostile footer cannot ask for more memory than this."""
@@ -76,7 +86,13 @@ def span_of(found: ObjectInfo) -> LogSpan | None:
 
 
 def append_segment(
-    storage: Storage, keys: KeyRing, source: str, segment: LogSegment, *, written_ns: int | None = None
+    storage: Storage,
+    keys: KeyRing,
+    source: str,
+    segment: LogSegment,
+    *,
+    name: str = "",
+    written_ns: int | None = None,
 ) -> LogSpan:
     """Write a segment; durable on return.
 
@@ -85,6 +101,7 @@ def append_segment(
         keys: Its keys.
         source: Id of the data source.
         segment: What to write.
+        name: Another object name than the segment's own.
         written_ns: When it was first written to a pool, nanoseconds since 1970 UTC; now if ``None``.
 
     Raises:
@@ -108,7 +125,7 @@ def append_segment(
             time.time_ns() if written_ns is None else written_ns,
         )
         writer.finish(msgspec.msgpack.encode(footer))
-        name = segment_name(source, segment)
+        name = name or segment_name(source, segment)
         size = staged.size
         storage.commit(staged, name)
     except BaseException:
@@ -118,7 +135,15 @@ def append_segment(
     return LogSpan(segment.last.generation, after_place, segment.last.place, size, name)
 
 
-def _open(storage: Storage, keys: KeyRing, span: LogSpan) -> tuple[ContainerReader, _Footer]:
+class Readable(Protocol):
+    """What reading a segment needs of a storage."""
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes: ...
+
+    def size(self, name: str) -> int: ...
+
+
+def _open(storage: Readable, keys: KeyRing, span: LogSpan) -> tuple[ContainerReader, _Footer]:
     name = span.name
     reader = ContainerReader(
         lambda offset, length: storage.read_range(name, offset, length), storage.size(name), Kind.LOG, keys, name
@@ -134,7 +159,7 @@ def _open(storage: Storage, keys: KeyRing, span: LogSpan) -> tuple[ContainerRead
     return reader, footer
 
 
-def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegment:
+def read_segment(storage: Readable, keys: KeyRing, span: LogSpan) -> StoredSegment:
     """Everything of a segment but its payload.
 
     Raises:
@@ -158,7 +183,7 @@ def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegmen
     )
 
 
-def read_blocks(storage: Storage, keys: KeyRing, span: LogSpan) -> Iterator[bytes]:
+def read_blocks(storage: Readable, keys: KeyRing, span: LogSpan) -> Iterator[bytes]:
     """The payload of a segment, block by block.
 
     Raises:

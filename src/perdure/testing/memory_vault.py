@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
@@ -102,6 +102,7 @@ class MemoryVault:
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
+        self.damage: dict[str, KnownDamage] = {}
         self.locked: dict[str, dict[int, int]] = {}
         self.unreadable: set[str] = set()
         self.decoded = 0
@@ -137,6 +138,9 @@ class MemoryVault:
                 raise Refused("the newest point and held ones are not deleted", code="newest-point")
             self.records[source] = [point for point in points if point.number not in numbers]
         return []
+
+    def known_damage(self, source: str) -> KnownDamage:
+        return self.damage.get(source, KnownDamage())
 
     def holds(self, source: str) -> list[Hold]:
         with self.guard:
