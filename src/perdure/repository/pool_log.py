@@ -1,0 +1,133 @@
+"""The log of a pool's sources: appending with a gap check, reading, joining."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+
+from perdure.model.errors import BadInput, Damaged, Refused
+from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
+from perdure.model.points import RecoveryPoint
+from perdure.model.positions import Position
+from perdure.model.timeline import Timeline
+from perdure.repository import logs
+from perdure.repository.keeping import Keeping
+from perdure.repository.keys import KeyRing
+from perdure.repository.locking import delete_unlocked
+from perdure.storage.contract import ObjectExists, Storage
+
+__all__ = ["PoolLog"]
+
+
+class PoolLog(Keeping, ABC):
+    """The part of a pool that keeps log. All methods may be called from several threads.
+
+    Args:
+        storage: Where its objects lie.
+        keys: Its keys.
+    """
+
+    def __init__(self, storage: Storage, keys: KeyRing) -> None:
+        super().__init__(storage, keys)
+        self._tails: dict[str, Position] = {}
+
+    @abstractmethod
+    def points(self, source: str) -> list[RecoveryPoint]:
+        """All readable records of a source: an image continues the log like a segment does."""
+
+    def spans(self, source: str) -> list[LogSpan]:
+        found = (logs.span_of(listed) for listed in self.storage.list(f"logs/{source}"))
+        return sorted(
+            (span for span in found if span is not None),
+            key=lambda span: (span.generation, span.after_place, span.last_place),
+        )
+
+    def segment(self, source: str, span: LogSpan) -> StoredSegment:
+        return logs.read_segment(self.storage, self.keys, _of(source, span))
+
+    def blocks(self, source: str, span: LogSpan) -> Iterator[bytes]:
+        return logs.read_blocks(self.storage, self.keys, _of(source, span))
+
+    def append(self, source: str, segment: LogSegment) -> LogSpan:
+        """Make a segment durable. One that is there already, with the very same content, is not written again:
+        a failure may have hidden that it was written.
+
+        Raises:
+            Refused: It does not continue what the pool holds; a gap is never written over.
+        """
+        tail = self._tails.get(source)
+        if tail is None:
+            end = self.log_end(source)
+            tail = end.position if end is not None else segment.after
+        span = None
+        if segment.after == tail:
+            with contextlib.suppress(ObjectExists):
+                span = logs.append_segment(self.storage, self.keys, source, segment)
+        span = span or self._same_segment(source, segment)
+        if span is None:
+            raise Refused(
+                f"log from {segment.after} does not continue the pool's log of this source, which ends at {tail}",
+                code="log-gap",
+                hint="run: perdure check NAME",
+            )
+        self.lock_written(source, [span.name])
+        self._tails[source] = max(tail, segment.last)
+        return span
+
+    def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
+        try:
+            span = logs.append_segment(self.storage, self.keys, source, segment)
+            self.lock_written(source, [span.name])
+            return span
+        except ObjectExists:
+            return next(span for span in self.spans(source) if span.name == logs.segment_name(source, segment))
+
+    def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
+        delete_unlocked(self.storage, [_of(source, span).name for span in spans])
+
+    def _same_segment(self, source: str, segment: LogSegment) -> LogSpan | None:
+        """The stored twin of a segment, made durable; ``None`` if there is none."""
+        name = logs.log_name(source, segment.after, segment.last)
+        for span in self.spans(source):
+            if span.name == name and logs.holds(self.storage, self.keys, span, segment):
+                # What a listing showed is durable when the next barrier returns.
+                self.storage.barrier([])
+                return span
+        return None
+
+    def log_end(self, source: str) -> LogEnd | None:
+        spans, points = self.spans(source), self.points(source)
+        images = [point for point in points if point.position is not None]
+        newest = max(images, key=lambda point: (point.position or Position(0, 0), point.number), default=None)
+        last = max(spans, key=lambda span: (span.last, -span.after_place), default=None)
+        if last is not None and (newest is None or newest.position is None or last.last > newest.position):
+            return LogEnd(last.last, self.segment(source, last).chain)
+        if newest is None or newest.position is None:
+            return None
+        return LogEnd(newest.position, newest.chain)
+
+    def segments_between(self, source: str, after: Position, upto: Position | None) -> Iterable[StoredSegment]:
+        """Segments of the chain after ``after``; ends at a gap if ``upto`` is ``None``.
+
+        Raises:
+            Damaged: The chain does not reach ``upto``.
+        """
+        reached = after
+        if upto is not None and upto <= after:
+            return
+        timeline = Timeline((), self.spans(source), lambda span: self.segment(source, span))
+        for span in timeline.chain(after):
+            yield self.segment(source, span)
+            reached = span.last
+            if upto is not None and reached >= upto:
+                return
+        if upto is not None:
+            raise Damaged(f"the log has a gap: it leads from {after} to {reached}, not to {upto}", code="log-gap")
+
+
+def _of(source: str, span: LogSpan) -> LogSpan:
+    """Refuse to read one source's log as another's."""
+    if not span.name.startswith(f"logs/{source}/"):
+        raise BadInput(f"{span.name} is not log of source {source}", code="wrong-source")
+    return span
