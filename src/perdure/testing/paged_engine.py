@@ -7,6 +7,7 @@ pages behind the log's back.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,9 +63,14 @@ class PagedSource:
     present: bool = True
     incarnation: int = 0
     clock: Callable[[], int] = lambda: 0
+    guard: threading.RLock = field(default_factory=threading.RLock)
 
     def commit(self, writes: Mapping[int, bytes], pages: int | None = None) -> None:
         """Write pages as one transaction; ``pages`` is the database's size afterwards."""
+        with self.guard:
+            self._commit(writes, pages)
+
+    def _commit(self, writes: Mapping[int, bytes], pages: int | None) -> None:
         count = pages if pages is not None else max(len(self.content) // self.page_size, max(writes, default=-1) + 1)
         self.content.extend(bytes(max(0, count * self.page_size - len(self.content))))
         kept = {page: content for page, content in writes.items() if page < count}
@@ -76,8 +82,9 @@ class PagedSource:
 
     def cut_log(self) -> None:
         """Recycle the log without asking anybody."""
-        self.incarnation += 1
-        self.log.clear()
+        with self.guard:
+            self.incarnation += 1
+            self.log.clear()
 
     def change_silently(self, page: int, content: bytes) -> None:
         """Change a page without log, as a bug or a disk would."""
@@ -110,6 +117,7 @@ class PagedSession:
         self._source = source
         self._incarnation = source.incarnation
         self._polled = 0
+        self._seen = bytes(source.content)
         self._images = 0
         self._begin(1, source.place)
 
@@ -123,6 +131,7 @@ class PagedSession:
         self._generation = generation
         self.shipped = Position(generation, place)
         self._polled = place
+        self._seen = bytes(self._source.content)
         self._restarts = self._source.restarts
 
     def _chain(self) -> bytes:
@@ -144,11 +153,14 @@ class PagedSession:
             self._incarnation = self._source.incarnation
             self._begin(self._generation + 2, self._source.place)
             raise TrackingLost("the log was cut under the session")
-        self._polled = self._source.place
+        with self._source.guard:
+            self._polled = self._source.place
+            self._seen = bytes(self._source.content)
         return self._polled > self.shipped.place
 
     def log(self) -> Iterator[LogSegment]:
-        commits = [c for c in self._source.log if self.shipped.place < c.place <= self._polled]
+        with self._source.guard:
+            commits = [c for c in self._source.log if self.shipped.place < c.place <= self._polled]
         # Two commits a segment, so that tests see several.
         for at in range(0, len(commits), 2):
             part = commits[at : at + 2]
@@ -176,14 +188,14 @@ class PagedSession:
         self.poll()
         for segment in self.log():
             ship(segment)
-        self._source.log.clear()
+        with self._source.guard:
+            self._source.log[:] = [commit for commit in self._source.log if commit.place > self._polled]
 
     @contextmanager
     def image(self, base: BaseImage | None) -> Iterator[Image]:
-        content = bytes(self._source.content)
-        late = [c for c in self._source.log if c.place > self.shipped.place]
-        assert not late or self._polled == self.shipped.place, "an image was asked for before its log was shipped"
-        assert not late, "the simulator cannot freeze the past"
+        # What was seen at the last poll: transactions that came since belong to the log after the image.
+        content = self._seen
+        assert self._polled == self.shipped.place, "an image was asked for before its log was shipped"
         self._images += 1
         changed = None if base is None else self._changed(base, len(content) // self._source.page_size)
         try:
