@@ -37,7 +37,7 @@ class CrashReport:
 
     Args:
         calls: System calls of the undisturbed history.
-        cuts: Places at which it was interrupted.
+        cuts: Places at which it can be interrupted.
         disasters: Interruptions in all.
     """
 
@@ -53,6 +53,7 @@ def crash_sweep(
     seed: int = 0,
     disasters: Sequence[int] = (ALL_LOST, ALL_KEPT, KILLED, 3),
     cuts: Collection[int] | None = None,
+    every: int = 1,
 ) -> CrashReport:
     """Interrupt a history everywhere.
 
@@ -61,12 +62,13 @@ def crash_sweep(
         directory: An empty directory for caches.
         seed: Of everything that is random.
         disasters: What happens at every place; see above.
-        cuts: Numbers of the system calls before which it happens; all by default.
+        cuts: Numbers of the system calls before which it happens; all that change something by default.
+        every: Of so many neighbouring places only one is struck, another one for every seed and disaster.
 
     Raises:
         Disagreement: A pool was not what it must be. A note says how to repeat it.
     """
-    return _CrashSweep(history, directory, seed, disasters, cuts).run()
+    return _CrashSweep(history, directory, seed=seed, disasters=disasters, cuts=cuts, every=every).run()
 
 
 def storage_opener(filesystem: FileSystem, seed: int) -> Callable[[bool], Storage]:
@@ -83,15 +85,18 @@ class _CrashSweep:
         self,
         history: History,
         directory: Path,
+        *,
         seed: int,
         disasters: Sequence[int],
         cuts: Collection[int] | None,
+        every: int,
     ) -> None:
         self._history = history
         self._directory = directory
         self._seed = seed
         self._disasters = disasters
         self._wanted = cuts
+        self._every = every if cuts is None else 1
         self._ledger = Ledger()
         self._step = 0
         self._cuts = self._done = 0
@@ -129,6 +134,8 @@ class _CrashSweep:
     def _examine(self, number: int, call: str) -> None:
         self._cuts += 1
         for disaster in self._disasters:
+            if (self._cuts + self._seed + disaster) % self._every:
+                continue
             self._done += 1
             try:
                 self._strike(number, disaster)

@@ -57,6 +57,7 @@ def fault_sweep(
     seed: int = 0,
     steps: range | None = None,
     calls: range = range(1, 10**9),
+    every: int = 1,
 ) -> FaultReport:
     """Let every call of every step go wrong once.
 
@@ -67,6 +68,7 @@ def fault_sweep(
         seed: Of everything that is random.
         steps: Numbers of the steps; all by default.
         calls: Which calls of a step, counting from 1 those to which the fault applies; all by default.
+        every: Of so many neighbouring calls only one goes wrong, another one for every seed and step.
 
     Raises:
         Disagreement: A pool was not what it must be. A note says how to repeat it.
@@ -74,7 +76,7 @@ def fault_sweep(
     sweep = _FaultSweep(history, directory, fault, seed)
     for step in range(len(history.steps)) if steps is None else steps:
         for at in calls:
-            if not sweep.strike(step, at):
+            if (at + step + seed) % every == 0 and not sweep.strike(step, at):
                 break
     return FaultReport(sum(sweep.struck.values()), sweep.refused, sweep.struck)
 

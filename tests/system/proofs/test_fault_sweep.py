@@ -13,18 +13,24 @@ from perdure.testing.pool_history import pool_history
 
 SEED = int(os.environ.get("PERDURE_PROOF_SEED", "0"))
 
+EVERY = int(os.environ.get("PERDURE_PROOF_EVERY", "7"))
+"""1: every call goes wrong. 7: every seventh, other ones for every seed."""
+
 LOUD = {Fault.FAILED, Fault.FULL, Fault.LOST_ANSWER, Fault.LATE, Fault.TORN}
 """Faults that a storage reports: the step must fail."""
+
+RARE = {Fault.LOST_ANSWER, Fault.LATE}
+"""Faults of calls that are few: all of them go wrong."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.name)
 def test_a_storage_call_that_goes_wrong_is_survived(tmp_path: Path, fault: Fault) -> None:
     """The step keeps its promises or fails with a typed error, and a clean run afterwards ends as without faults."""
-    report = fault_sweep(pool_history(), tmp_path, fault, seed=SEED)
+    report = fault_sweep(pool_history(), tmp_path, fault, seed=SEED, every=1 if fault in RARE else EVERY)
 
-    assert report.struck.keys() == fault.applies_to & report.struck.keys()
-    assert report.faults >= 25
+    assert report.struck.keys() <= fault.applies_to
+    assert report.faults >= 100 // EVERY
     if fault in LOUD:
         assert report.refused == report.faults
 
@@ -33,8 +39,8 @@ def test_a_storage_call_that_goes_wrong_is_survived(tmp_path: Path, fault: Fault
 @pytest.mark.parametrize("fault", list(SystemFault), ids=lambda fault: fault.name)
 def test_a_system_call_that_goes_wrong_is_survived(tmp_path: Path, fault: SystemFault) -> None:
     """As for a storage call; a short read or write is no error at all."""
-    report = fault_sweep(pool_history(), tmp_path, fault, seed=SEED)
+    report = fault_sweep(pool_history(), tmp_path, fault, seed=SEED, every=EVERY)
 
     assert report.struck.keys() <= fault.applies_to
-    assert report.faults > 100
+    assert report.faults > 400 // EVERY
     assert (report.refused == 0) == (fault is SystemFault.SHORT)
