@@ -17,24 +17,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from copying import first_copy, first_copy_of_database
+from ese import ese_files
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
+from objects import first_copy_to_objects
+from pruning import first_copy_threads, prune_half
 from remembering import peak_memory
 from results import Results
 from scale import scale
+from verifying import verifying
 from workspace import Workspace
 from writing import page
 
 CASES: dict[str, Callable[[Workspace], None]] = {
     "first-copy": first_copy,
     "first-copy-database": first_copy_of_database,
+    "first-copy-objects": first_copy_to_objects,
     "express-full": express_full,
     "express-full-watch": express_full_in_watch,
     "express-full-compared": express_full_compared,
     "recovery": recovery,
     "log-lag": log_lag,
     "memory": peak_memory,
+    "prune": prune_half,
+    "threads": first_copy_threads,
+    "verifying": verifying,
     "scale": scale,
+    "ese": ese_files,
 }
 ALONE = {"scale"}
 """Cases without peers, which write a page of their own."""

@@ -63,10 +63,10 @@ class Perdure:
 
     name = "perdure"
 
-    def __init__(self, work: Path, label: str) -> None:
+    def __init__(self, work: Path, label: str, pool: str | None = None) -> None:
         self._work = work
         self.folder = work / f"perdure-{label}"
-        self.pool = self.folder / "pool"
+        self.pool: str | Path = pool or self.folder / "pool"
         self.home = self.folder / "home"
         self.folder.mkdir()
         self.passphrase_file = self.folder / "passphrase"
@@ -79,7 +79,11 @@ class Perdure:
         return run(self._work, [sys.executable, "-m", "perdure", *arguments, "--json"], environment, answer=True)
 
     def size(self) -> int:
-        return size_of(self.pool)
+        return size_of(Path(self.pool))
+
+    def stored(self) -> int:
+        """Bytes of the pool's objects, wherever they lie."""
+        return int(self.run("pool", "info", self.pool).answer["pool"]["bytes"])
 
 
 class Restic:

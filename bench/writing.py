@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copying import FOLDER
+from ese import FASTEST, LOGS, PAGES
 from express import COMPARED, KNOWN, RECOVERY, ROW, WATCHED
 from lagging import LAG
+from objects import OBJECTS
+from pruning import PRUNE, THREADS
 from remembering import MEMORY, SIZES
 from results import Results, Run
 from tools import version
+from verifying import CEILING, RECOVER, VERIFY
 
 from perdure import __version__
 
@@ -72,6 +76,7 @@ def targets(results: Results) -> list[Target]:
             _ratio(results.figure(FOLDER, "perdure", "repository"), smaller),
             lambda x: x <= 1.03,
         ),
+        Target("first copy to an object store", "≥ 0.6x obstore alone", faster(OBJECTS, "obstore"), lambda x: x >= 0.6),
         Target("express full, pages known", "whole command ≥ 8x restic", faster(KNOWN, "restic"), lambda x: x >= 8),
         Target("", "inside `watch` ≥ 30x restic", faster(WATCHED, "restic"), lambda x: x >= 30),
         Target("", "stored ≤ 0.7x changed, whole command", stored, lambda x: x <= 0.7),
@@ -98,7 +103,39 @@ def targets(results: Results) -> list[Target]:
             )
             for gib in SIZES
         ),
+        Target("first copy, two threads", "≥ 1.6x one", faster(THREADS, "1 threads", "2 threads"), lambda x: x >= 1.6),
+        Target("verify --data", "≥ 0.6x the ceiling", faster(VERIFY, CEILING), lambda x: x >= 0.6),
+        Target("recover", "≥ 0.8x the ceiling", faster(RECOVER, CEILING), lambda x: x >= 0.8),
+        Target(
+            "prune half of 50 points",
+            "≥ 0.95 of what only they used",
+            _share(results, PRUNE, "reclaimed", "only_theirs"),
+            lambda x: x >= 0.95,
+            "of it",
+        ),
+        Target(
+            "ESE pages of 32 KiB from memory",
+            "≥ 1.5 GB/s a core",
+            _gigabytes(results.figure(PAGES.format(FASTEST), "perdure", "per_second")),
+            lambda x: x >= 1.5,
+            "GB/s",
+        ),
+        Target(
+            "ESE logs read, verified and parsed",
+            "≥ 0.25 GB/s a core",
+            _gigabytes(results.figure(LOGS, "perdure", "per_second")),
+            lambda x: x >= 0.25,
+            "GB/s",
+        ),
     ]
+
+
+def _share(results: Results, case: str, part: str, whole: str) -> float | None:
+    return _ratio(results.figure(case, "perdure", part), results.figure(case, "perdure", whole))
+
+
+def _gigabytes(octets: float | None) -> float | None:
+    return None if octets is None else octets / 1e9
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -213,6 +250,8 @@ def _figures(figures: dict[str, float]) -> str:
             shown.append(f"{name} {value:.0f} ms")
         elif name in _COUNTS:
             shown.append(f"{value:,.0f} {_COUNTS[name]}")
+        elif name == "per_second":
+            shown.append(f"{value / 1e6:,.0f} MB/s")
         else:
             shown.append(f"{name} {value / MIB:,.1f} MiB")
     if figures.get("changed") and "stored" in figures:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from perdure.model.positions import Position
 
-__all__ = ["DataSource", "Hold", "ImageFile", "PointKind", "RecoveryPoint", "StreamRef"]
+__all__ = ["DataSource", "Hold", "ImageFile", "KnownDamage", "PointKind", "RecoveryPoint", "StreamRef"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +130,19 @@ class Hold:
     number: int
     reason: str = ""
     since_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDamage:
+    """What is known to be damaged of one source.
+
+    Args:
+        points: Numbers of the points that do not recover whole, each with the words that say why.
+        log: Object names of damaged log segments, each with the words that say how.
+    """
+
+    points: dict[int, str] = field(default_factory=dict)
+    log: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.points or self.log)

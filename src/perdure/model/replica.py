@@ -26,7 +26,7 @@ HISTORY = 200
 """How many transitions a replica remembers."""
 
 _ALLOWED: dict[ReplicaState, frozenset[ReplicaState]] = {
-    ReplicaState.UNPROTECTED: frozenset({ReplicaState.INITIALIZING}),
+    ReplicaState.UNPROTECTED: frozenset({ReplicaState.INITIALIZING, ReplicaState.INACTIVE}),
     ReplicaState.INITIALIZING: frozenset({ReplicaState.OK, ReplicaState.UNPROTECTED, ReplicaState.INITIALIZING}),
     ReplicaState.OK: frozenset(
         {ReplicaState.INCONSISTENT, ReplicaState.VERIFYING, ReplicaState.MISSING, ReplicaState.INACTIVE}

@@ -21,7 +21,7 @@ import platformdirs
 
 from perdure.model.errors import BadInput, NotFound, PerdureError, Refused
 from perdure.model.points import DataSource
-from perdure.model.replica import Replica
+from perdure.model.replica import Replica, ReplicaState
 
 __all__ = ["Activity", "Holder", "Home", "KnownPool", "KnownSource"]
 
@@ -173,6 +173,12 @@ class Home:
 
     def activity(self, source_id: str) -> Activity | None:
         return self._read(self._file("activity", source_id), Activity)
+
+    def note_found(self, source_id: str, where: str, time_ns: int) -> None:
+        """Note that a source was found in a pool; does nothing if its replica's state is known here."""
+        if not self.replica(source_id).history:
+            cause = f"found in the storage pool {where}; this machine does not protect it yet"
+            self.save_replica(source_id, Replica().to(ReplicaState.INACTIVE, cause, time_ns))
 
     def save_activity(self, source_id: str, activity: Activity) -> None:
         """Note what ``watch`` is doing; not synced, since it is of no use after a crash."""

@@ -164,13 +164,15 @@ def next_file(
     """
     if previous is None:
         return ImageFile(name, delta.size, page_size, capture.put_map(delta), extents=len(delta.extents))
-    resolved = overlay(vault.image_map(previous), delta)
+    before = vault.image_map(previous)
     page_size = page_size or previous.page_size
     carried = sum(ref.size for ref in previous.deltas)
     if len(previous.deltas) >= MAX_DELTAS or carried > max(SMALL_MAPS, previous.base.size // 2):
-        resolved = defragmented(resolved, capture, vault)
+        # The delta's own chunks are full, and cannot be read before they are durable.
+        resolved = overlay(defragmented(before, capture, vault), delta)
         base = capture.put_map(resolved)
         return ImageFile(previous.name, resolved.size, page_size, base, extents=len(resolved.extents))
+    resolved = overlay(before, delta)
     deltas = (*previous.deltas, capture.put_map(delta))
     return ImageFile(previous.name, resolved.size, page_size, previous.base, deltas, len(resolved.extents))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perdure.model.logs import LogSpan
 from perdure.model.points import PointKind, RecoveryPoint
@@ -28,6 +28,7 @@ class TimelineRow:
         cause: Why it was made.
         commits: Transactions that it ends or holds.
         notes: What a person should know.
+        damage: How it is known to be damaged; empty if it is not.
     """
 
     kind: PointKind
@@ -40,6 +41,7 @@ class TimelineRow:
     cause: str = ""
     commits: int = 0
     notes: tuple[str, ...] = ()
+    damage: str = ""
 
 
 def timeline_of(vault: Vault, source: str) -> Timeline:
@@ -56,13 +58,15 @@ def timeline_rows(vault: Vault, source: str, commits: bool = False) -> list[Time
         commits: One row for every transaction instead of one for every log segment.
     """
     timeline = timeline_of(vault, source)
-    rows = [_image_row(point) for point in timeline.points]
+    known = vault.known_damage(source)
+    rows = [replace(_image_row(point), damage=known.points.get(point.number, "")) for point in timeline.points]
     seen: set[str] = set()
     for stretch in timeline.stretches:
         for span in stretch.spans:
             if span.name not in seen:
                 seen.add(span.name)
-                rows += _log_rows(vault, source, span, stretch.point.number, commits=commits)
+                log = _log_rows(vault, source, span, stretch.point.number, commits=commits)
+                rows += (replace(row, damage=known.log.get(span.name, "")) for row in log)
     # A record at a position comes before the log that goes on from there; file points have only their time.
     first = Position(0, 0)
     return sorted(rows, key=lambda row: (row.position or first, row.number is None, row.number or 0, row.time_ns))

@@ -17,8 +17,6 @@ from perdure.protection.vault import Vault
 
 __all__ = ["PrunePlan", "plan_prune", "prune_source"]
 
-_APPLIES = (ReplicaState.OK, ReplicaState.INACTIVE)
-
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
@@ -48,7 +46,7 @@ def plan_prune(
     source: DataSource,
     *,
     now_ns: int | None = None,
-    damaged: Collection[int] = (),
+    damaged: Collection[int] | None = None,
     at_most: int | None = None,
     zone: tzinfo | None = None,
 ) -> PrunePlan:
@@ -59,13 +57,15 @@ def plan_prune(
         vault: The pool.
         source: The data source.
         now_ns: The time, nanoseconds since 1970 UTC; now if ``None``.
-        damaged: Numbers of points that are known not to recover whole.
+        damaged: Numbers of points that are known not to recover whole; what verification noted in the pool if ``None``.
         at_most: Thin the range out to so many points, as far as the log makes up for them; the policy's own limit if
             ``None``.
         zone: The zone of days and weeks; this machine's if ``None``.
     """
     timeline = timeline_of(vault, source.id)
     policy = vault.policy(source.id)
+    if damaged is None:
+        damaged = vault.known_damage(source.id).points
     if at_most is not None:
         policy = replace(policy, express_fulls=min(at_most, policy.express_fulls))
     retention = plan_retention(
@@ -99,7 +99,7 @@ def prune_source(vault: Vault, plan: PrunePlan) -> None:
 
 
 def _why_frozen(replica: Replica) -> str:
-    if replica.state in _APPLIES:
+    if replica.state is ReplicaState.OK:
         return ""
     if not replica.history:
         return "this machine does not protect it, so it is not known here whether its replica is consistent"

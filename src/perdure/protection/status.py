@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.model.errors import PerdureError
-from perdure.model.points import RecoveryPoint
+from perdure.model.points import KnownDamage, RecoveryPoint
 from perdure.model.replica import ReplicaState
 from perdure.protection.home import Activity, Home, KnownSource
 from perdure.protection.vault import Vault
@@ -35,6 +35,7 @@ class SourceStatus:
         points: Number of records.
         activity: What ``watch`` does for it; ``None`` when it is not running.
         problem: Why the pool could not be read; empty when it could.
+        damage: What verification found damaged of it.
     """
 
     source: KnownSource
@@ -49,6 +50,7 @@ class SourceStatus:
     points: int
     activity: Activity | None
     problem: str = ""
+    damage: KnownDamage = field(default_factory=KnownDamage)
 
     @property
     def watched(self) -> bool:
@@ -74,6 +76,7 @@ def _status_of(home: Home, known: KnownSource, open_vault: Callable[[str], Vault
         vault = open_vault(known.pool_id)
         points = vault.points(known.id)
         spans = vault.spans(known.id)
+        damage = vault.known_damage(known.id)
         last_ns = points[-1].time_ns if points else 0
         if spans:
             last_ns = max(last_ns, int(vault.segment(known.id, spans[-1]).marks["time_ns"][-1]))
@@ -92,6 +95,7 @@ def _status_of(home: Home, known: KnownSource, open_vault: Callable[[str], Vault
         growth_per_day=_growth(points, log_bytes),
         points=len(points),
         activity=activity,
+        damage=damage,
     )
 
 

@@ -29,13 +29,13 @@ class Upkeep:
     covered: int
 
 
-def keep_up(protected: Protected, *, grace_s: float, damaged: Collection[int] = ()) -> Upkeep:
+def keep_up(protected: Protected, *, grace_s: float, damaged: Collection[int] | None = None) -> Upkeep:
     """Prune a source by its policy and join its log.
 
     Args:
         protected: The source.
         grace_s: Seconds for which log stays after wider segments were written over it.
-        damaged: Numbers of points that are known not to recover whole.
+        damaged: Numbers of points that are known not to recover whole; as :func:`plan_prune` finds them if ``None``.
     """
     vault, source = protected.vault, protected.source
     plan = plan_prune(protected.home, vault, source, damaged=damaged)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from perdure.model.extents import ExtentMap
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
 
@@ -70,6 +70,10 @@ class Vault(Protocol):
 
     def delete_log(self, source: str, spans: Sequence[LogSpan]) -> None:
         """Delete log, in the order given; what is locked stays."""
+        ...
+
+    def known_damage(self, source: str) -> KnownDamage:
+        """What verification found damaged and nothing has healed since."""
         ...
 
     def holds(self, source: str) -> list[Hold]: ...

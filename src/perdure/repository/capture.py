@@ -16,9 +16,9 @@ from perdure.repository.packs import pack_name
 from perdure.repository.records import point_name
 from perdure.storage.contract import Buffer, ObjectExists
 
-__all__ = ["PoolCapture"]
+__all__ = ["STREAM_PIECE", "PoolCapture"]
 
-_PIECE = 4 << 20
+STREAM_PIECE = 4 << 20
 """Streams are cut into chunks of this size."""
 
 
@@ -64,7 +64,7 @@ class PoolCapture:
 
     def put_stream(self, data: bytes) -> StreamRef:
         view = memoryview(data)
-        pieces = [view[at : at + _PIECE] for at in range(0, len(view), _PIECE)]
+        pieces = [view[at : at + STREAM_PIECE] for at in range(0, len(view), STREAM_PIECE)]
         return StreamRef(tuple(self.put(piece) for piece in pieces), len(data))
 
     def put_map(self, extents: ExtentMap) -> StreamRef:

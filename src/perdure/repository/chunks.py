@@ -125,7 +125,13 @@ class ChunkWriter:
         """Make packs durable and put them in the index."""
         if not packs:
             return
-        self._storage.barrier([pack.pending for pack in packs])
+        try:
+            self._storage.barrier([pack.pending for pack in packs])
+        except BaseException:
+            # Whoever goes on all the same must not find the rest durable and commit.
+            with self._lock:
+                self._finished[:0] = packs
+            raise
         for pack in packs:
             self._index.add_pack(pack.pack, pack.size, pack.rows)
         with self._lock:

@@ -17,7 +17,7 @@ from perdure.repository.documents import numbered, read_document, write_document
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import Storage
 
-__all__ = ["CondemnedList", "condemned_numbers", "publish_condemned", "read_condemned"]
+__all__ = ["CondemnedList", "condemned_name", "condemned_numbers", "publish_condemned", "read_condemned"]
 
 _PREFIX = "gc"
 _PACK = 16
@@ -44,10 +44,11 @@ class CondemnedList:
 
     @property
     def name(self) -> str:
-        return _name(self.number)
+        return condemned_name(self.number)
 
 
-def _name(number: int) -> str:
+def condemned_name(number: int) -> str:
+    """Object name of a list."""
     return f"{_PREFIX}/{number:08d}"
 
 
@@ -68,19 +69,33 @@ def read_condemned(storage: Storage, keys: KeyRing, number: int, published_ns: i
         Damaged: It is not what was written.
         ObjectMissing: It was carried out and removed meanwhile.
     """
-    stored = read_document(storage, keys, _name(number), Kind.CONDEMNED, _Stored)
+    try:
+        stored = read_document(storage, keys, condemned_name(number), Kind.CONDEMNED, _Stored)
+    except Damaged as error:
+        raise _unreadable(error.message) from error
     if len(stored.packs) % _PACK:
-        raise Damaged(f"{_name(number)} is damaged: it holds half a pack id", code="damaged-object")
+        raise _unreadable(f"{condemned_name(number)} is damaged: it holds half a pack id")
     packs = frozenset(stored.packs[at : at + _PACK] for at in range(0, len(stored.packs), _PACK))
     return CondemnedList(number, packs, published_ns)
+
+
+def _unreadable(what: str) -> Damaged:
+    return Damaged(
+        f"{what}; while it is not known what is condemned nothing new is stored",
+        code="damaged-object",
+        hint="perdure gc removes the damaged list; nothing is lost by that",
+    )
 
 
 def publish_condemned(storage: Storage, keys: KeyRing, number: int, packs: Iterable[bytes]) -> CondemnedList:
     """Publish a list; durable and seen by everybody on return.
 
+    Whoever does holds the lease of a collection or of a capture since before the look at the numbers that are taken:
+    it keeps lists above that from being carried out and removed, so that no number is given twice.
+
     Raises:
         ObjectExists: Another process published this number: what it condemned has to be looked at first.
     """
     listed = sorted(packs)
-    write_document(storage, keys, _name(number), Kind.CONDEMNED, _Stored(b"".join(listed)))
+    write_document(storage, keys, condemned_name(number), Kind.CONDEMNED, _Stored(b"".join(listed)))
     return CondemnedList(number, frozenset(listed))

@@ -52,7 +52,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.repository.condemned import CondemnedList, publish_condemned
+from perdure.model.errors import Damaged
+from perdure.repository.condemned import (
+    CondemnedList,
+    condemned_name,
+    condemned_numbers,
+    publish_condemned,
+    read_condemned,
+)
 from perdure.repository.index_snapshot import IndexSnapshot, PackUse
 from perdure.repository.leases import WorkLease, blocking_leases, take_collection_lease
 from perdure.repository.locking import delete_unlocked
@@ -184,6 +191,7 @@ def collect_garbage(
 
 
 def _collected(run: _Run, grace_s: float, repack_below: float) -> Collection:
+    _remove_unreadable_lists(run)
     _sweep(run, grace_s)
     while not _condemn(run, repack_below):
         run.notes.append("another process condemned packs at the same time; everything was looked at again")
@@ -204,6 +212,22 @@ def survey(pool: Pool, *, repack_below: float = REPACK_BELOW, progress: Progress
     marks = mark(pool, snapshot, progress)
     _only_elsewhere(pool, marks.elsewhere)
     return _surveyed(snapshot, marks.live, marks.points, repack_below)
+
+
+def _remove_unreadable_lists(run: _Run) -> None:
+    """Remove damaged lists: what they condemned is found again. Only this collection is at work, so nobody means to
+    carry one out.
+    """
+    storage, keys = run.pool.storage, run.pool.keys
+    numbers = condemned_numbers(storage)
+    for number in numbers:
+        try:
+            read_condemned(storage, keys, number)
+        except Damaged as error:
+            if number == max(numbers):
+                publish_condemned(storage, keys, number + 1, ())
+            storage.delete(condemned_name(number))
+            run.notes.append(f"removed: {error.message}")
 
 
 # --- condemning --------------------------------------------------------------------------------------
@@ -264,10 +288,9 @@ def _thin_packs(
     snapshot: IndexSnapshot, live: NDArray[np.bool_], use: PackUse, thin: NDArray[np.intp]
 ) -> Iterator[Thin]:
     """Thin packs with their needed chunks in the order in which they lie."""
-    rows = np.flatnonzero(live)
-    rows = rows[np.isin(snapshot.pack_of_row(rows), thin)]
-    places = snapshot.places(rows)
-    rows = rows[np.lexsort((places.offset, places.pack))]
+    wanted = np.zeros(len(use.packs), dtype=np.bool_)
+    wanted[thin] = True
+    rows = snapshot.rows_of_packs(wanted, live)
     ends = np.cumsum(use.live_chunks[thin])
     for number, end in zip(thin.tolist(), ends.tolist(), strict=True):
         chunks = snapshot.ids(rows[end - int(use.live_chunks[number]) : end])
@@ -322,9 +345,11 @@ def _only_elsewhere(pool: Pool, elsewhere: Iterable[bytes]) -> frozenset[bytes]:
 
 def _is_due(run: _Run, condemned: CondemnedList, grace_s: float) -> bool:
     if not condemned.packs:
-        return True
+        # The number of a marker must stay taken, too, while somebody may still mean to publish under it.
+        return not blocking_leases(run.pool.storage, condemned.number)
     left_s = grace_s - (time.time_ns() - condemned.published_ns) / 1e9
-    if left_s > 0:
+    # Without a grace period no clock is asked: that of the storage may go before this machine's.
+    if grace_s > 0 and left_s > 0:
         run.waiting.append(f"{len(condemned.packs)} packs wait for {left_s / 3600:.1f} h of their grace period")
         return False
     blocking = blocking_leases(run.pool.storage, condemned.number)

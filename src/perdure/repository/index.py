@@ -13,94 +13,29 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.model.extents import ID_SIZE
 from perdure.repository.index_cache import IndexCache
 from perdure.repository.index_listing import PackListing, each_pack_index
-from perdure.repository.index_segment import Segment, as_pack_ids, build_segment, find_packs
-from perdure.repository.index_snapshot import CONDEMNED, GONE, LIVE, IndexSnapshot
+from perdure.repository.index_merging import due_for_merging, is_stale, plan_merge
+from perdure.repository.index_segment import Segment, as_pack_ids, build_segment
+from perdure.repository.index_snapshot import GONE, LIVE, IndexSnapshot
+from perdure.repository.index_view import (
+    ChunkPlace,
+    IndexView,
+    JudgedSegment,
+    RecentPacks,
+    Rows,
+    copies_of,
+    standing_of,
+)
 
 __all__ = ["ChunkIndex", "ChunkPlace", "IndexSnapshot"]
-
-_Rows = NDArray[np.void]
-
-_SMALL = 1 << 14
-"""Segments with fewer rows are merged whenever something is written."""
-_RATIO = 4
-"""A segment is merged with all smaller ones when it has at most this many times their rows together: keeps segments
-few, and writes each row only a few times in its life."""
-_MOST_SEGMENTS = 24
-"""While a rebuild writes segments one after the other, they are merged when there are more: a look-up asks each."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkPlace:
-    """Where a chunk lies: pack id (16 bytes), offset of its block header, bytes stored, bytes of content."""
-
-    pack: bytes
-    offset: int
-    stored: int
-    raw: int
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A segment and the standing of each of its packs (one byte each)."""
-
-    segment: Segment
-    standing: bytes
-
-    def standings(self) -> NDArray[np.uint8]:
-        return np.frombuffer(self.standing, dtype=np.uint8)
-
-    def place(self, row: int) -> ChunkPlace:
-        segment = self.segment
-        pack = segment.packs[segment.pack.item(row)].tobytes()
-        return ChunkPlace(pack, segment.offset.item(row), segment.stored.item(row), segment.raw.item(row))
-
-
-class _Recent:
-    """The packs that came last, in a dictionary."""
-
-    def __init__(self) -> None:
-        self.places: dict[bytes, tuple[ChunkPlace, ...]] = {}
-        self.packs: dict[bytes, tuple[int, _Rows]] = {}
-        self.rows = 0
-
-    def add(self, pack: bytes, size: int, rows: _Rows) -> None:
-        self.remove(pack)
-        for chunk, offset, stored, raw, *_ in rows.tolist():
-            self.places[chunk] = (*self.places.get(chunk, ()), ChunkPlace(pack, offset, stored, raw))
-        self.packs[pack] = (size, rows)
-        self.rows += len(rows)
-
-    def remove(self, pack: bytes) -> None:
-        _, rows = self.packs.pop(pack, (0, ()))
-        self.rows -= len(rows)
-        for row in rows:
-            chunk = row["id"].tobytes()
-            left = tuple(place for place in self.places.get(chunk, ()) if place.pack != pack)
-            if left:
-                self.places[chunk] = left
-            else:
-                self.places.pop(chunk, None)
-
-    def segment(self) -> Segment:
-        return build_segment([(pack, size, rows) for pack, (size, rows) in self.packs.items()])
-
-
-@dataclass(frozen=True)
-class _View:
-    """What a look-up sees: replaced as a whole, so a look-up needs no lock. No pack counts twice in it."""
-
-    segments: tuple[_Judged, ...]
-    recent: _Recent
-    condemned: frozenset[bytes]
 
 
 @dataclass
@@ -124,7 +59,7 @@ class ChunkIndex:
         self._cache = IndexCache(directory)
         self._recent_rows = recent_rows
         self._batch_rows = batch_rows
-        self._view = _View((), _Recent(), frozenset())
+        self._view = IndexView((), RecentPacks(), frozenset())
         self._meanwhile: _Meanwhile | None = None
         self._lock = threading.RLock()  # for every change of the view; never held while something is read or written
         self._upkeep = threading.Lock()  # for work on the cache; taken before the other
@@ -153,7 +88,7 @@ class ChunkIndex:
 
     def find_all(self, chunk: bytes) -> list[ChunkPlace]:
         """Every copy of a chunk, those in condemned packs last."""
-        copies = sorted(_copies(self._view, chunk), key=lambda copy: (copy[0], copy[1].pack, copy[1].offset))
+        copies = sorted(copies_of(self._view, chunk), key=lambda copy: (copy[0], copy[1].pack, copy[1].offset))
         return [place for _, place in copies]
 
     def snapshot(self) -> IndexSnapshot:
@@ -163,13 +98,13 @@ class ChunkIndex:
             segments = [(judged.segment, judged.standings()) for judged in view.segments]
             if view.recent.packs:
                 recent = view.recent.segment()
-                segments.append((recent, _standing(recent, view.condemned)))
+                segments.append((recent, standing_of(recent, view.condemned)))
         return IndexSnapshot(segments)
 
     def _found(self, chunk: bytes) -> tuple[ChunkPlace | None, bool]:
         """One copy, and whether it is outside the condemned packs."""
         fallback = None
-        for standing, place in _copies(self._view, chunk):
+        for standing, place in copies_of(self._view, chunk):
             if standing == LIVE:
                 return place, True
             fallback = fallback or place
@@ -177,7 +112,7 @@ class ChunkIndex:
 
     # --- packs come and go ---
 
-    def add_pack(self, pack: bytes, size: int, rows: _Rows) -> None:
+    def add_pack(self, pack: bytes, size: int, rows: Rows) -> None:
         """Take in the index rows of a durable pack."""
         with self._lock:
             if self._meanwhile is not None:
@@ -208,10 +143,12 @@ class ChunkIndex:
         with self._lock:
             view, condemned = self._view, frozenset(packs)
             segments = tuple(
-                _Judged(judged.segment, _standing(judged.segment, condemned, judged.standings() == GONE).tobytes())
+                JudgedSegment(
+                    judged.segment, standing_of(judged.segment, condemned, judged.standings() == GONE).tobytes()
+                )
                 for judged in view.segments
             )
-            self._view = _View(segments, view.recent, condemned)
+            self._view = IndexView(segments, view.recent, condemned)
 
     def _drop(self, packs: set[bytes]) -> None:
         """Take packs out of the view. The lock is held."""
@@ -225,13 +162,13 @@ class ChunkIndex:
             standing = bytearray(judged.standing)
             for number in hit[hit >= 0].tolist():
                 standing[number] = GONE
-            segments.append(_Judged(judged.segment, bytes(standing)) if standing != judged.standing else judged)
-        self._view = _View(tuple(segments), view.recent, view.condemned)
+            segments.append(JudgedSegment(judged.segment, bytes(standing)) if standing != judged.standing else judged)
+        self._view = IndexView(tuple(segments), view.recent, view.condemned)
 
     # --- agreement with the pool ---
 
     def match(
-        self, packs: Iterable[tuple[bytes, int]], read_index: Callable[[bytes, int], _Rows], *, threads: int = 4
+        self, packs: Iterable[tuple[bytes, int]], read_index: Callable[[bytes, int], Rows], *, threads: int = 4
     ) -> None:
         """Make the index agree with the pool. What is known already is not read again.
 
@@ -246,16 +183,23 @@ class ChunkIndex:
             with self._lock:
                 self._meanwhile = _Meanwhile({}, set())
             try:
-                unknown = self._agree(PackListing.of(packs))
+                # Listing waits for the storage most of the time, reading the cache for its checksum.
+                with ThreadPoolExecutor(1, thread_name_prefix="read-index-cache") as reading:
+                    cached = reading.submit(self._cached)
+                    listed = PackListing.of(packs)
+                unknown = self._agree(listed, cached.result())
                 self._read(each_pack_index(unknown, read_index, threads))
             finally:
                 with self._lock:
                     self._meanwhile = None
 
-    def _agree(self, listed: PackListing) -> Sequence[tuple[bytes, int]]:
-        """Take over what cache and memory hold of the listed packs; returns the packs that are unknown."""
+    def _cached(self) -> list[Segment]:
+        """The segments of the cache, also those that another process wrote since."""
         with self._cache.locked():
-            cached = self._cache.segments([judged.segment for judged in self._view.segments])
+            return self._cache.segments([judged.segment for judged in self._view.segments])
+
+    def _agree(self, listed: PackListing, cached: Sequence[Segment]) -> Sequence[tuple[bytes, int]]:
+        """Take over what cache and memory hold of the listed packs; returns the packs that are unknown."""
         with self._lock:
             assert self._meanwhile is not None
             listed = listed.changed(self._meanwhile.appeared, self._meanwhile.vanished)
@@ -277,19 +221,19 @@ class ChunkIndex:
             present[present] = unclaimed[at[present]]
             unclaimed[at[present]] = False
             if present.any():
-                judged.append(_Judged(segment, _standing(segment, view.condemned, ~present).tobytes()))
-        recent = _Recent()
+                judged.append(JudgedSegment(segment, standing_of(segment, view.condemned, ~present).tobytes()))
+        recent = RecentPacks()
         for pack, (size, rows) in view.recent.packs.items():
             at = listed.where(as_pack_ids(pack), np.array([size], dtype=np.uint64))
             if at[0] >= 0 and unclaimed[at[0]]:
                 unclaimed[at[0]] = False
                 recent.add(pack, size, rows)
-        self._view = _View(tuple(judged), recent, view.condemned)
+        self._view = IndexView(tuple(judged), recent, view.condemned)
         return unclaimed
 
-    def _read(self, found: Iterator[tuple[bytes, int, _Rows]]) -> None:
+    def _read(self, found: Iterator[tuple[bytes, int, Rows]]) -> None:
         """Take in packs that were not known, in batches."""
-        batch: list[tuple[bytes, int, _Rows]] = []
+        batch: list[tuple[bytes, int, Rows]] = []
         rows = 0
         for item in found:
             batch.append(item)
@@ -300,7 +244,7 @@ class ChunkIndex:
                 batch, rows = [], 0
         self._take(batch)
 
-    def _take(self, batch: list[tuple[bytes, int, _Rows]]) -> None:
+    def _take(self, batch: list[tuple[bytes, int, Rows]]) -> None:
         """Put packs that were read into the view, unless they came or went by another way meanwhile."""
         with self._lock:
             assert self._meanwhile is not None
@@ -312,8 +256,8 @@ class ChunkIndex:
                     view.recent.add(*item)
             else:
                 segment = build_segment(batch)
-                judged = _Judged(segment, _standing(segment, view.condemned).tobytes())
-                self._view = _View((*view.segments, judged), view.recent, view.condemned)
+                judged = JudgedSegment(segment, standing_of(segment, view.condemned).tobytes())
+                self._view = IndexView((*view.segments, judged), view.recent, view.condemned)
 
     # --- the cache ---
 
@@ -334,13 +278,15 @@ class ChunkIndex:
             if view.recent.packs:
                 recent = view.recent.segment()
                 parts.append((recent, np.ones(len(recent.packs), dtype=np.bool_)))
-        cached = [(len(segment), _mostly(~kept)) for segment, kept in parts if segment.file]
-        if len(cached) == len(parts) and (spilling or not _due(cached, 0)):
+        cached = [(len(segment), is_stale(kept)) for segment, kept in parts if segment.file]
+        if len(cached) == len(parts) and (spilling or not due_for_merging(cached, 0)):
             return
         with contextlib.suppress(OSError):
             self._cache.make()
             with self._cache.locked():
-                kept_files, merged = _plan(self._cache.segments([segment for segment, _ in parts]), parts, spilling)
+                kept_files, merged = plan_merge(
+                    self._cache.segments([segment for segment, _ in parts]), parts, spilling
+                )
                 if merged:
                     kept_files.append(self._cache.write(merged))
                 self._cache.name(kept_files)
@@ -362,86 +308,3 @@ class ChunkIndex:
                 ]
             ),
         )
-
-
-def _copies(view: _View, chunk: bytes) -> Iterator[tuple[int, ChunkPlace]]:
-    """Every copy of a chunk with the standing of its pack."""
-    for place in view.recent.places.get(chunk, ()):
-        yield CONDEMNED if place.pack in view.condemned else LIVE, place
-    prefix, rest = int.from_bytes(chunk[:8], "little"), chunk[8:]
-    for judged in view.segments:
-        for row in judged.segment.rows_of(prefix, rest):
-            standing = judged.standing[judged.segment.pack.item(row)]
-            if standing != GONE:
-                yield standing, judged.place(row)
-
-
-def _standing(
-    segment: Segment, condemned: frozenset[bytes], gone: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint8]:
-    """The standing of each pack of a segment."""
-    standing = np.full(len(segment.packs), LIVE, dtype=np.uint8)
-    if condemned:
-        hit = segment.numbers_of(as_pack_ids(list(condemned)))
-        standing[hit[hit >= 0]] = CONDEMNED
-    if gone is not None:
-        standing[gone] = GONE
-    return standing
-
-
-def _mostly(which: NDArray[np.bool_]) -> bool:
-    """Whether more than a quarter of them are."""
-    return bool(which.sum() * 4 > len(which))
-
-
-_Parts = list[tuple[Segment, NDArray[np.bool_]]]
-
-
-def _plan(cached: list[Segment], parts: _Parts, spilling: bool) -> tuple[list[Segment], _Parts]:
-    """What becomes of the cache: the segments that stay, and what is merged into a new one.
-
-    Args:
-        cached: The segments of the cache, also those that another process wrote.
-        parts: This process's segments, and which of their packs there are.
-        spilling: Merge cached segments only if there are too many.
-    """
-    kept_by_file = {segment.file: kept for segment, kept in parts if segment.file}
-    # What another process knows to be gone or not is not known here: its packs stay until the next match.
-    keep = [kept_by_file.get(segment.file, np.ones(len(segment.packs), dtype=np.bool_)) for segment in cached]
-    ours = [(segment, kept) for segment, kept in parts if segment.file not in {named.file for named in cached}]
-    new_rows = sum(len(segment) for segment, _ in ours)
-    merging = _due([(len(segment), _mostly(~kept)) for segment, kept in zip(cached, keep, strict=True)], new_rows)
-    if spilling and len(cached) < _MOST_SEGMENTS:
-        merging = set()
-    staying = [number for number in range(len(cached)) if number not in merging]
-    merged: _Parts = []
-    taken = [cached[number].packs[keep[number]] for number in staying]
-    for segment, kept in [*((cached[number], keep[number]) for number in sorted(merging)), *ours]:
-        before = np.sort(np.concatenate([as_pack_ids(b""), *taken]))
-        fresh = kept & (find_packs(before, segment.packs) < 0)
-        if fresh.any():
-            merged.append((segment, fresh))
-            taken.append(segment.packs[fresh])
-    return [cached[number] for number in staying], merged
-
-
-def _due(cached: Sequence[tuple[int, bool]], new_rows: int) -> set[int]:
-    """Which cached segments are to be merged with the new rows.
-
-    Args:
-        cached: Rows of each, and whether it is stale: most of its packs are gone.
-        new_rows: Rows that are in none of them.
-    """
-    merging = {number for number, (_, stale) in enumerate(cached) if stale}
-    total = new_rows + sum(cached[number][0] for number in merging)
-    below: list[int] = []
-    for number in sorted(set(range(len(cached))) - merging, key=lambda number: cached[number][0]):
-        rows = cached[number][0]
-        below.append(number)
-        if total and rows <= max(_SMALL, _RATIO * total):
-            merging.update(below)
-        total += rows
-    return merging
-
-
-assert ID_SIZE == 32

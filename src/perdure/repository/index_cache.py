@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.repository.index_segment import Segment, load_segment, write_segment
+from perdure.repository.index_segment import Segment, load_segment, private, write_segment
 
 __all__ = ["IndexCache"]
 
@@ -82,7 +82,7 @@ class IndexCache:
         return write_segment(self._directory, parts)
 
     def name(self, segments: Sequence[Segment]) -> None:
-        """Make these the segments of the cache, and remove the files of all others.
+        """Make these the segments of the cache, and remove all other files.
 
         Raises:
             OSError: It cannot be written.
@@ -90,21 +90,22 @@ class IndexCache:
         manifest = _Manifest(_VERSION, [_Named(segment.file, segment.digest) for segment in segments])
         _replace_file(self._directory / "manifest", msgspec.msgpack.encode(manifest))
         used = {segment.file for segment in segments}
-        for path in self._directory.glob("*.idx"):
+        # Whoever writes holds the lock, so what is under construction besides was left by somebody who died.
+        for path in [*self._directory.glob("*.idx"), *self._directory.glob("*.tmp")]:
             if path.name not in used:
                 path.unlink(missing_ok=True)
 
     def _read_manifest(self) -> _Manifest:
         try:
             manifest = msgspec.msgpack.decode((self._directory / "manifest").read_bytes(), type=_Manifest)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return _Manifest(_VERSION, [])
         return manifest if manifest.version == _VERSION else _Manifest(_VERSION, [])
 
 
 def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
-    with temporary.open("wb") as file:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    with open(temporary, "wb", opener=private) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -23,7 +23,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-__all__ = ["ID_KEY", "PACK_ID", "Segment", "as_pack_ids", "build_segment", "load_segment", "write_segment"]
+__all__ = ["ID_KEY", "PACK_ID", "Segment", "as_pack_ids", "build_segment", "load_segment", "private", "write_segment"]
 
 PACK_ID = np.dtype("V16")
 ID_KEY = np.dtype([("prefix", "<u8"), ("rest", "V24")])
@@ -186,6 +186,11 @@ def _columns(mapped: mmap.mmap, file: str, digest: bytes) -> Segment:
     )
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
 def write_segment(directory: Path, parts: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> Segment:
     """Merge segments into a new file, durable on return.
 
@@ -196,9 +201,9 @@ def write_segment(directory: Path, parts: Sequence[tuple[Segment, NDArray[np.boo
     Raises:
         OSError: It cannot be written; nothing is left of it.
     """
-    temporary = directory / f"{os.getpid()}-{threading.get_ident()}.tmp"
+    temporary = directory / f"segment.{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        with temporary.open("w+b", buffering=0) as opened:
+        with open(temporary, "w+b", buffering=0, opener=private) as opened:
             _merge(opened.fileno(), parts)
             os.fsync(opened.fileno())
             digest = _digest(opened.fileno())

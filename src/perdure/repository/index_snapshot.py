@@ -177,6 +177,24 @@ class IndexSnapshot:
                 return part.base + local[np.argsort(part.segment.offset[local])]
         return np.empty(0, dtype=np.int64)
 
+    def rows_of_packs(self, wanted: NDArray[np.bool_], live: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Some rows of several packs, in order of the packs' numbers and in each in the order in which they lie.
+
+        Args:
+            wanted: For every pack whether it is wanted, shape ``(len(packs),)``.
+            live: For every row whether it is wanted if its pack is, shape ``(row_count,)``.
+        """
+        found = [np.empty(0, dtype=np.int64)]
+        for part in self._parts:
+            here = np.append(wanted, False)[part.numbers]
+            for begin in range(0, len(part.segment), _BLOCK):
+                pack = part.segment.pack[begin : begin + _BLOCK]
+                rows = part.base + begin + np.arange(len(pack))
+                found.append(rows[here[pack] & live[rows]])
+        rows = np.concatenate(found)
+        places = self.places(rows)
+        return rows[np.lexsort((places.offset, places.pack))]
+
     def ids_of(self, pack: bytes) -> NDArray[np.uint8]:
         """The chunk ids of a pack, shape ``(n, 32)``, in the order in which its chunks lie. Looks at every row."""
         return self.ids(self.rows_of_pack(pack))

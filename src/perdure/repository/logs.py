@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -22,13 +23,30 @@ from numpy.typing import NDArray
 from perdure.model.errors import Damaged
 from perdure.model.logs import MARK, LogSegment, LogSpan, StoredSegment
 from perdure.model.positions import Position
-from perdure.repository.container import BlockPlace, ContainerReader, ContainerWriter, Kind
+from perdure.repository.container import (
+    HEADER_SIZE,
+    BlockPlace,
+    ContainerReader,
+    ContainerWriter,
+    Kind,
+    decompressed,
+)
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import ObjectInfo, Storage
 
-__all__ = ["append_segment", "holds", "log_name", "read_blocks", "read_segment", "segment_name", "span_of"]
+__all__ = [
+    "Readable",
+    "append_segment",
+    "holds",
+    "log_name",
+    "read_blocks",
+    "read_segment",
+    "segment_name",
+    "span_of",
+]
 
-_MAX_FOOTER = 1 << 30
+_MAX_FOOTER = 256 << 20
+"""Neither marks (16 million of them) nor index are larger; a hostile footer cannot ask for more memory than this."""
 
 
 class _Footer(msgspec.Struct, frozen=True):
@@ -68,7 +86,13 @@ def span_of(found: ObjectInfo) -> LogSpan | None:
 
 
 def append_segment(
-    storage: Storage, keys: KeyRing, source: str, segment: LogSegment, *, written_ns: int | None = None
+    storage: Storage,
+    keys: KeyRing,
+    source: str,
+    segment: LogSegment,
+    *,
+    name: str = "",
+    written_ns: int | None = None,
 ) -> LogSpan:
     """Write a segment; durable on return.
 
@@ -77,6 +101,7 @@ def append_segment(
         keys: Its keys.
         source: Id of the data source.
         segment: What to write.
+        name: Another object name than the segment's own.
         written_ns: When it was first written to a pool, nanoseconds since 1970 UTC; now if ``None``.
 
     Raises:
@@ -100,7 +125,7 @@ def append_segment(
             time.time_ns() if written_ns is None else written_ns,
         )
         writer.finish(msgspec.msgpack.encode(footer))
-        name = segment_name(source, segment)
+        name = name or segment_name(source, segment)
         size = staged.size
         storage.commit(staged, name)
     except BaseException:
@@ -110,21 +135,31 @@ def append_segment(
     return LogSpan(segment.last.generation, after_place, segment.last.place, size, name)
 
 
-def _open(storage: Storage, keys: KeyRing, span: LogSpan) -> tuple[ContainerReader, _Footer]:
+class Readable(Protocol):
+    """What reading a segment needs of a storage."""
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes: ...
+
+    def size(self, name: str) -> int: ...
+
+
+def _open(storage: Readable, keys: KeyRing, span: LogSpan) -> tuple[ContainerReader, _Footer]:
     name = span.name
     reader = ContainerReader(
         lambda offset, length: storage.read_range(name, offset, length), storage.size(name), Kind.LOG, keys, name
     )
     try:
         footer = msgspec.msgpack.decode(reader.footer()[0], type=_Footer)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
     if log_name(footer.source, Position(*footer.after), Position(*footer.last)) != name:
         raise Damaged(f"{name} is damaged: it is another segment", code="damaged-object")
+    if not all(offset >= HEADER_SIZE and 0 <= stored <= reader.size - offset for offset, stored, _ in footer.blocks):
+        raise Damaged(f"{name} is damaged: its blocks lie outside of it", code="damaged-object")
     return reader, footer
 
 
-def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegment:
+def read_segment(storage: Readable, keys: KeyRing, span: LogSpan) -> StoredSegment:
     """Everything of a segment but its payload.
 
     Raises:
@@ -132,7 +167,7 @@ def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegmen
     """
     _, footer = _open(storage, keys, span)
     try:
-        index = zstandard.ZstdDecompressor().decompress(footer.index, max_output_size=_MAX_FOOTER)
+        index = decompressed(footer.index, _MAX_FOOTER)
         marks = _unpacked_marks(footer.marks)
     except (zstandard.ZstdError, ValueError) as error:
         raise Damaged(f"{span.name} is damaged: its index cannot be read", code="damaged-object") from error
@@ -148,7 +183,7 @@ def read_segment(storage: Storage, keys: KeyRing, span: LogSpan) -> StoredSegmen
     )
 
 
-def read_blocks(storage: Storage, keys: KeyRing, span: LogSpan) -> Iterator[bytes]:
+def read_blocks(storage: Readable, keys: KeyRing, span: LogSpan) -> Iterator[bytes]:
     """The payload of a segment, block by block.
 
     Raises:
@@ -182,7 +217,7 @@ def _packed_marks(marks: NDArray[np.void]) -> bytes:
 
 
 def _unpacked_marks(data: bytes) -> NDArray[np.void]:
-    raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_FOOTER)
+    raw = decompressed(data, _MAX_FOOTER)
     count, rest = divmod(len(raw), 16)
     if rest:
         raise ValueError("marks of a wrong length")

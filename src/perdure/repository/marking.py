@@ -17,6 +17,7 @@ from perdure.repository import records
 from perdure.repository.index_snapshot import IndexSnapshot
 from perdure.repository.pool import Pool
 from perdure.repository.reach import Reach
+from perdure.repository.replacing import RESCUED
 from perdure.storage.contract import ObjectMissing
 
 __all__ = ["Marks", "blocked", "mark"]
@@ -46,12 +47,14 @@ def mark(pool: Pool, snapshot: IndexSnapshot, progress: Callable[[int], None] = 
         progress: Told 1 for every point.
 
     Raises:
-        Refused: A record, map or listing is damaged (code ``collection-blocked``).
+        Refused: A record, map or listing is damaged, or being healed (code ``collection-blocked``).
     """
     live = np.zeros(snapshot.row_count, dtype=np.bool_)
     elsewhere: set[bytes] = set()
     reach = Reach(pool)
     points = 0
+    if any(True for _ in pool.storage.list(RESCUED)):
+        raise blocked("the healing of an object was cut off, and perdure verify --heal has to finish it first")
     for listed in pool.storage.list("points"):
         if records.point_number(listed.name) is None:
             continue

@@ -15,7 +15,17 @@ from perdure.repository.container import ContainerReader, ContainerWriter, Kind
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import Buffer, Pending, Storage
 
-__all__ = ["FOOTER_ROW", "PACK_SIZE", "PackWriter", "pack_id", "pack_name", "read_pack_index", "salvage_pack_index"]
+__all__ = [
+    "FOOTER_ROW",
+    "PACK_SIZE",
+    "PackWriter",
+    "footer_rows",
+    "pack_id",
+    "pack_name",
+    "read_pack_index",
+    "salvage_pack_index",
+    "salvaged_rows",
+]
 
 PACK_SIZE = 64 << 20
 """A pack is closed when it has reached this size."""
@@ -31,12 +41,15 @@ def pack_name(pack: bytes) -> str:
 
 def pack_id(name: str) -> bytes | None:
     """The pack id that an object name stands for, or ``None`` if it is not a pack's name."""
-    parts = name.split("/")
+    text = name[-32:]
+    if name != f"packs/{text[:2]}/{text}":
+        return None
     try:
-        pack = bytes.fromhex(parts[-1])
+        pack = bytes.fromhex(text)
     except ValueError:
         return None
-    return pack if len(pack) == 16 and name == pack_name(pack) else None
+    # fromhex() also takes capitals and spaces.
+    return pack if pack.hex() == text and len(pack) == 16 else None
 
 
 class PackWriter:
@@ -83,7 +96,16 @@ def read_pack_index(storage: Storage, keys: KeyRing, pack: bytes, size: int) -> 
     Raises:
         Damaged: The footer is not what was written.
     """
-    footer, blocks = _reader(storage, keys, pack, size).footer()
+    return footer_rows(_reader(storage, keys, pack, size), pack)
+
+
+def footer_rows(reader: ContainerReader, pack: bytes) -> NDArray[np.void]:
+    """The index rows of an open pack, from its footer.
+
+    Raises:
+        Damaged: The footer is not what was written.
+    """
+    footer, blocks = reader.footer()
     if len(footer) != 4 + blocks * FOOTER_ROW.itemsize or int.from_bytes(footer[:4], "little") != blocks:
         raise Damaged(f"{pack_name(pack)} is damaged: its index has a wrong length", code="damaged-object")
     return np.frombuffer(footer, dtype=FOOTER_ROW, offset=4)
@@ -94,7 +116,11 @@ def salvage_pack_index(storage: Storage, keys: KeyRing, pack: bytes, size: int) 
 
     Whether each block is whole is found when it is read: its label is bound to its content.
     """
-    rows = [
-        (label, place.offset, place.stored, place.raw, 0) for label, place in _reader(storage, keys, pack, size).scan()
-    ]
-    return np.array(rows, dtype=FOOTER_ROW)
+    return salvaged_rows(_reader(storage, keys, pack, size))
+
+
+def salvaged_rows(reader: ContainerReader) -> NDArray[np.void]:
+    """The index rows of an open pack as its block headers tell them."""
+    return np.array(
+        [(label, place.offset, place.stored, place.raw, 0) for label, place in reader.scan()], dtype=FOOTER_ROW
+    )

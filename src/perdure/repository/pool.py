@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 from perdure.model.errors import BadInput, Damaged, NotFound, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import DAY_NS, RetentionPolicy
 from perdure.model.timeline import Timeline
 from perdure.repository import logs, records
 from perdure.repository.capture import PoolCapture
 from perdure.repository.chunks import BadCopy, ChunkReader, ChunkWriter
+from perdure.repository.damage import Damage
 from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
 from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
+from perdure.repository.ledger import damaged_log, damaged_points, ledger_numbers, read_damage
 from perdure.repository.locking import delete_unlocked, lock_points, lock_written
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
@@ -81,6 +83,8 @@ class Pool:
         self._reader = ChunkReader(storage, keys, self._index, self.matched.refresh, self._note_bad_copy)
         self._points: dict[str, RecoveryPoint] = {}
         self._tails: dict[str, Position] = {}
+        self._ledgers: list[int] = []
+        self._known_damage: tuple[Damage, ...] = ()
         self._locks: dict[str, tuple[float, float | None]] = {}
 
     def __enter__(self) -> Pool:
@@ -212,7 +216,14 @@ class Pool:
         found = (records.point_number(listed.name) for listed in self.storage.list(f"points/{source}"))
         return [number for number in found if number is not None]
 
-    # --- what stays ---
+    # --- what is damaged, what stays ---
+
+    def known_damage(self, source: str) -> KnownDamage:
+        numbers = ledger_numbers(self.storage)
+        if numbers != self._ledgers:
+            self._ledgers, self._known_damage = numbers, read_damage(self.storage, self.keys)
+        damage = self._known_damage
+        return KnownDamage(damaged_points(damage).get(source, {}), damaged_log(damage).get(source, {}))
 
     def holds(self, source: str) -> list[Hold]:
         return list_holds(self.storage, self.keys, source)

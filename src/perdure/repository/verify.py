@@ -1,301 +1,387 @@
 """Verification: is every object of a pool what was written, and which recovery points does damage touch?
 
-Always checked: descriptor, key slots and key sets (both copies), source descriptors, every recovery-point record with
-its maps and trees, every log segment's footer and the chain, every pack's footer against the block headers,
-and that every chunk that a point names exists. With ``data`` every block of every pack and log segment is
-also read, decrypted, decompressed and hashed.
+Always checked: descriptor, key slots and key sets (both copies), sources, holds, policies, condemned lists, ledgers,
+every recovery-point record with its maps and trees, that every chunk that a point names is in some pack, and every log
+segment's footer and the chain that they make. Without ``data`` every pack's footer is read too; with it packs and log
+segments are read whole: every block decrypted, decompressed and hashed. Given a time limit, those are read that were
+not read for the longest time, so that one run after the other covers the whole pool (see
+:mod:`perdure.repository.ledger`).
+
+Damage that an earlier run found by reading stands until the object is read again, healed or gone.
+
+Beside others: points are listed before the index is matched with the packs, and a record is only written when its
+packs are durable, so what a capture commits meanwhile is either not looked at or complete. What garbage collection
+deletes meanwhile is no damage: whatever is found wrong counts only if its object is still listed.
+
+Memory: one map or listing at a time, some bytes for every map and folder, the index (mapped), and one byte for each
+of its chunks.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
-from perdure.model.entries import EntryKind
-from perdure.model.errors import Damaged, PerdureError
-from perdure.model.listings import content_pieces, load_root, read_listing
-from perdure.model.logs import LogSpan
-from perdure.model.points import RecoveryPoint, StreamRef
+import numpy as np
+
+from perdure.model.errors import Damaged
+from perdure.model.points import RecoveryPoint
+from perdure.model.positions import Position
 from perdure.repository import logs, records
-from perdure.repository.container import BLOCK_HEADER, ContainerReader, Kind, open_block
-from perdure.repository.descriptor import NAMES, check_descriptor
-from perdure.repository.key_sets import check_key_object, read_keys
-from perdure.repository.keys import UnknownKeyEpoch
-from perdure.repository.maps import decode_map
-from perdure.repository.packs import pack_id, read_pack_index
+from perdure.repository.damage import MISSING, Damage, failures_of
+from perdure.repository.damage_walk import DamageWalk
+from perdure.repository.index_segment import PACK_ID, as_pack_ids
+from perdure.repository.ledger import Ledger, RunFindings, damaged_copies, read_ledger, write_findings
+from perdure.repository.packs import pack_id, pack_name, read_pack_index
 from perdure.repository.pool import Pool
-from perdure.storage.contract import ObjectInfo, Storage
+from perdure.repository.scrub import Target, by_age, each_in_time
+from perdure.repository.small_objects import SmallObjects
+from perdure.repository.whole_reading import PackReading, known_rows, read_log, read_pack
+from perdure.storage.contract import ObjectInfo, ObjectMissing, StorageFull, StorageReadOnly
 
 __all__ = ["Damage", "VerifyReport", "verify_pool"]
 
 Progress = Callable[[int], None]
 
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One finding.
-
-    Args:
-        object: Name of the object in the pool.
-        kind: What the object is: ``descriptor``, ``key slot``, ``source``, ``record``, ``map``, ``tree``, ``log``
-            or ``pack``.
-        what: What is wrong.
-        points_affected: Recovery points that do not recover whole because of it, as ``NAME #NUMBER``, or
-            ``NAME after POSITION`` for a damaged piece of log.
-    """
-
-    object: str
-    kind: str
-    what: str
-    points_affected: tuple[str, ...] = ()
+_NOTE_EVERY_S = 300.0
+"""How often a long run writes what it found so far into the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was checked and what was found."""
+    """What was checked and what was found.
+
+    Args:
+        objects: Objects checked.
+        chunks: Chunks read, or with ``data`` off listed in footers that were read.
+        bytes: Bytes of what was checked.
+        points: Recovery points that were followed.
+        damage: What is damaged, also what earlier runs found by reading objects that this one did not read.
+        read: Packs and log segments that this run read whole.
+        to_read: Packs and log segments there are.
+        oldest_ns: Of those not damaged the longest time ago that one was read whole, nanoseconds since 1970 UTC;
+            0 if one never was.
+        notes: What a person should know.
+    """
 
     objects: int
     chunks: int
     bytes: int
     points: int
     damage: tuple[Damage, ...]
+    read: int = 0
+    to_read: int = 0
+    oldest_ns: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
         return not self.damage
 
 
-class _Verification:
-    """One run: the counts and findings so far, and which points use which chunk."""
-
-    def __init__(self, pool: Pool, progress: Progress) -> None:
-        self.pool = pool
-        self.progress = progress
-        self.lock = threading.Lock()
-        self.objects = self.chunks = self.bytes = self.points = 0
-        self.found: list[Damage] = []
-        self.users: dict[bytes, set[str]] = {}
-        self.names: dict[str, str] = {}
-
-    def check(self, name: str, kind: str, affected: tuple[str, ...], read: Callable[[], object]) -> bool:
-        """Run one check; note a failure as damage of ``name``."""
-        try:
-            read()
-        except UnknownKeyEpoch:
-            # Not damage: the keys were rotated, and those at hand no longer open what is written now.
-            raise
-        except PerdureError as error:
-            self.note(Damage(name, kind, error.message, affected))
-            return False
-        finally:
-            with self.lock:
-                self.objects += 1
-        return True
-
-    def note(self, damage: Damage) -> None:
-        with self.lock:
-            self.found.append(damage)
-
-    def use(self, chunk: bytes, label: str) -> None:
-        self.users.setdefault(chunk, set()).add(label)
-
-    def count(self, size: int) -> None:
-        with self.lock:
-            self.bytes += size
-        self.progress(size)
-
-
 def verify_pool(
-    pool: Pool, *, data: bool = False, progress: Progress = lambda _: None, threads: int = 2
+    pool: Pool,
+    *,
+    data: bool = False,
+    max_duration_s: float | None = None,
+    only: Collection[str] | None = None,
+    progress: Progress = lambda _: None,
+    threads: int = 2,
+    clock: Callable[[], float] = time.monotonic,
 ) -> VerifyReport:
-    """Check every object of a pool.
+    """Check every object of a pool, and note in its ledger what was found.
 
     Args:
         pool: The pool.
-        data: Also read, decrypt, decompress and hash every chunk and log block.
+        data: Also read packs and log segments whole.
+        max_duration_s: With ``data``: begin no other pack or segment when so many seconds are over. One at least is
+            always read.
+        only: With ``data``: read these objects and no others.
         progress: Called with the number of stored bytes dealt with since the last call.
         threads: Readers at once.
+        clock: Seconds that go on steadily.
+
+    Raises:
+        PerdureError: The storage fails. What was found before is in the ledger.
     """
-    run = _Verification(pool, progress)
-    _check_plain_objects(run)
-    _check_sources(run)
-    for listed in pool.storage.list("points"):
-        _check_point(run, listed)
-        run.count(listed.size)
-    _check_packs(run, data, threads)
-    _check_logs(run, data)
-    _check_presence(run)
-    return VerifyReport(run.objects, run.chunks, run.bytes, run.points, tuple(run.found))
-
-
-def _check_plain_objects(run: _Verification) -> None:
-    storage = run.pool.storage
-    for name in NAMES:
-        run.check(name, "descriptor", (), partial(_read_descriptor, storage, name))
-    for listed in storage.list("keys"):
-        run.check(listed.name, "key slot", (), partial(_read_slot, storage, listed.name))
-        run.count(listed.size)
-    for name, failure in read_keys(storage).damaged.items():
-        run.note(Damage(name, "key slot", f"{failure.message}; nothing opens the pool by it"))
-
-
-def _read_descriptor(storage: Storage, name: str) -> None:
-    check_descriptor(storage.read(name), name)
-
-
-def _read_slot(storage: Storage, name: str) -> None:
-    check_key_object(storage.read(name), name)
-
-
-def _check_sources(run: _Verification) -> None:
-    pool = run.pool
-    run.names = {source.id: source.name for source in pool.sources()}
-    for listed in pool.storage.list("sources"):
-        run.check(listed.name, "source", (), partial(records.read_source, pool.storage, pool.keys, listed.name))
-        run.count(listed.size)
-
-
-def _label(run: _Verification, listed: ObjectInfo) -> str:
-    source = listed.name.split("/")[1]
-    return f"{run.names.get(source, source)} #{records.point_number(listed.name)}"
-
-
-def _check_point(run: _Verification, listed: ObjectInfo) -> None:
-    label = _label(run, listed)
-    read: list[RecoveryPoint] = []
-    storage, keys = run.pool.storage, run.pool.keys
-    if not run.check(
-        listed.name, "record", (label,), lambda: read.append(records.read_point(storage, keys, listed.name))
-    ):
-        return
-    run.points += 1
-    point = read[0]
-    for file in point.files:
-        for ref in (file.base, *file.deltas):
-            run.check(listed.name, "map", (label,), partial(_use_map, run, ref, label))
-    if point.tree is not None:
-        run.check(listed.name, "tree", (label,), partial(_use_tree, run, point.tree, label))
-
-
-def _stream(run: _Verification, ref: StreamRef, label: str) -> bytes:
-    for chunk in ref.chunks:
-        run.use(chunk, label)
-    return run.pool.read_stream(ref)
-
-
-def _use_map(run: _Verification, ref: StreamRef, label: str) -> None:
-    # A file's chunks count for every point whose map names them, even where a later delta covers them:
-    # damage is reported rather too widely than too narrowly.
-    for chunk in decode_map(_stream(run, ref, label)).ids():
-        run.use(chunk, label)
-
-
-class _NotingStreams:
-    """Reads streams and notes that a point uses their chunks."""
-
-    def __init__(self, run: _Verification, label: str) -> None:
-        self._run = run
-        self._label = label
-
-    def read_stream(self, ref: StreamRef) -> bytes:
-        return _stream(self._run, ref, self._label)
-
-
-def _use_tree(run: _Verification, tree: StreamRef, label: str) -> None:
-    streams = _NotingStreams(run, label)
-    waiting = [load_root(tree, streams)]
-    while waiting:
-        for entry in read_listing(waiting.pop(), streams):
-            if entry.kind is EntryKind.DIRECTORY:
-                waiting.append(entry)
-            for piece in content_pieces(entry, streams) if entry.kind is EntryKind.FILE else ():
-                if piece.chunk:
-                    run.use(piece.chunk, label)
-
-
-def _check_packs(run: _Verification, data: bool, threads: int) -> None:
-    listed = list(run.pool.storage.list("packs"))
-    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as workers:
-        for _ in workers.map(lambda found: _check_pack(run, found, data), listed):
-            pass
-
-
-def _check_pack(run: _Verification, listed: ObjectInfo, data: bool) -> None:
-    pack, storage, keys = pack_id(listed.name), run.pool.storage, run.pool.keys
-    if pack is None:
-        run.note(Damage(listed.name, "pack", "this is not the name of a pack"))
-        return
-    blocks: list[tuple[bytes, int, int]] = []
-
-    def index() -> None:
-        rows = read_pack_index(storage, keys, pack, listed.size)
-        blocks.extend((row["id"].tobytes(), int(row["offset"]), int(row["stored"])) for row in rows)
-
-    if not run.check(listed.name, "pack", (), index):
-        blocks = _salvaged(run, listed)
-    for chunk, offset, stored in blocks:
-        affected = tuple(sorted(run.users.get(chunk, ())))
-        try:
-            header = storage.read_range(listed.name, 0, 32)
-            if data:
-                sealed = storage.read_range(listed.name, offset, BLOCK_HEADER + stored)
-                _, content = open_block(keys, header, sealed, listed.name, chunk)
-                if keys.content_id(content) != chunk:
-                    raise Damaged(f"{listed.name} is damaged: a chunk's content does not match its id")
-            elif offset + BLOCK_HEADER + stored > listed.size:
-                raise Damaged(f"{listed.name} is cut off")
-        except PerdureError as error:
-            run.note(Damage(listed.name, "pack", f"chunk {chunk.hex()[:16]}: {error.message}", affected))
-        with run.lock:
-            run.chunks += 1
-        run.count(stored)
-
-
-def _salvaged(run: _Verification, listed: ObjectInfo) -> list[tuple[bytes, int, int]]:
-    """The blocks of a pack whose footer is damaged, as far as their headers can be followed."""
-    storage = run.pool.storage
+    run = _Run(pool, progress, threads, clock)
+    deadline_s = run.begun_s + max_duration_s if max_duration_s is not None else None
+    run.check_structure()
     try:
-        reader = ContainerReader(
-            lambda offset, length: storage.read_range(listed.name, offset, length),
-            listed.size,
-            Kind.PACK,
-            run.pool.keys,
-            listed.name,
+        if data:
+            run.scrub(lambda: deadline_s is None or clock() < deadline_s, only)
+        else:
+            run.check_footers()
+    except BaseException:
+        run.note_findings(final=False)
+        raise
+    run.attribute()
+    ledger = run.note_findings(final=True)
+    return run.report(ledger)
+
+
+class _Run:
+    """One verification, step by step."""
+
+    def __init__(self, pool: Pool, progress: Progress, threads: int, clock: Callable[[], float]) -> None:
+        self.pool = pool
+        self.progress = progress
+        self.threads = threads
+        self.clock = clock
+        self.begun_s = self.noted_s = clock()
+        begun_ns = time.time_ns()
+        self.failures = failures_of(pool.storage)
+        self.ledger = read_ledger(pool.storage, pool.keys)
+        self.small = SmallObjects(pool, {source.id: source.name for source in pool.sources()}, progress, begun_ns)
+        self.notes: list[str] = []
+        self.chunks = self.bytes = self.points = self.read = self.packs_checked = 0
+        self.records = list(pool.storage.list("points"))
+        pool.matched.refresh()
+        self.targets = self._targets()
+        self.findings = RunFindings(begun_ns, np.empty(0, dtype=PACK_ID))
+        self._list(self.targets)
+
+    def _list(self, targets: list[Target]) -> None:
+        """Take these for the packs and log segments there are; what the ledger says of others is forgotten."""
+        self.targets = targets
+        self.findings.listed = np.sort(as_pack_ids([target.key for target in targets]))
+        there = {target.name for target in targets} if self.ledger.damage else set()
+        self.findings.hurt = {
+            damage.object: self.findings.hurt.get(damage.object, damage)
+            for damage in self.ledger.damage
+            if damage.by_reading and damage.object in there
+        }
+
+    def _targets(self) -> list[Target]:
+        found = []
+        for listed in self.pool.storage.list("packs"):
+            if pack_id(listed.name) is None:
+                self.small.note(listed.name, "pack", "this is not the name of a pack")
+            else:
+                found.append(Target.of(listed))
+        log = (listed for listed in self.pool.storage.list("logs") if logs.span_of(listed) is not None)
+        return [*found, *map(Target.of, log)]
+
+    # --- structure ---
+
+    def check_structure(self) -> None:
+        """Everything but the content of packs and log."""
+        self.small.check_all()
+        images: dict[str, list[Position]] = {}
+        walk, points = self._walk(self._hurt_groups(), images)
+        self.small.check_logs(images)
+        self.points = len(points)
+        # What is condemned and needed no more is on its way out, whatever it is like.
+        leaving = self.pool.matched.condemned() - walk.needed_packs()
+        self._take(walk, points)
+        self.followed = walk, points
+        self._list([target for target in self.targets if target.key not in leaving])
+
+    def attribute(self) -> None:
+        """Find out which points the damage touches that was found after the points had been followed."""
+        groups = self._hurt_groups()
+        walk, points = self.followed if groups == self.walked else self._walk(groups, {}, counting=False)
+        self._take(walk, points)
+
+    def _hurt_groups(self) -> dict[bytes, set[str]]:
+        """Chunks that are damaged and of which there is no other copy, with the objects that hold them."""
+        copies = damaged_copies(self.findings.hurt.values())
+        groups: dict[bytes, set[str]] = {}
+        for pack, chunks in copies.items():
+            for chunk in chunks:
+                places = self.pool.index.find_all(chunk)
+                if all(chunk in copies.get(place.pack, ()) for place in places):
+                    groups.setdefault(chunk, set()).add(pack_name(pack))
+        return groups
+
+    def _walk(
+        self, groups: dict[bytes, set[str]], images: dict[str, list[Position]], *, counting: bool = True
+    ) -> tuple[DamageWalk, list[RecoveryPoint]]:
+        self.walked = groups
+        self.names = sorted(set[str]().union(*groups.values()))
+        numbers = {name: number for number, name in enumerate(self.names)}
+        hurt = {chunk: {numbers[name] for name in names} for chunk, names in groups.items()}
+        walk = DamageWalk(self.pool, self.pool.index.snapshot(), hurt)
+        points = []
+        for listed in self.records:
+            point = self._point(listed, counting=counting)
+            if point is not None:
+                walk.visit(point)
+                points.append(replace(point, files=(), tree=None))
+                if point.position is not None:
+                    images.setdefault(point.source, []).append(point.position)
+        return walk, points
+
+    def _point(self, listed: ObjectInfo, *, counting: bool) -> RecoveryPoint | None:
+        if counting:
+            return self.small.read_point(listed)
+        try:
+            return records.read_point(self.pool.storage, self.pool.keys, listed.name)
+        except self.failures:
+            return None
+
+    def _take(self, walk: DamageWalk, points: Sequence[RecoveryPoint]) -> None:
+        """Note what a walk found, with the points that it touches."""
+        touched = walk.touched()
+        places = (self.pool.index.find_all(chunk) for broken in walk.broken for chunk in broken.chunks)
+        self.suspects = {place.pack for copies in places for place in copies}
+        for name, damage in self.findings.hurt.items():
+            if damage.kind == "pack":
+                number = self.names.index(name) if name in self.names else -1
+                affected = self._still_there(touched.hurt.get(number, frozenset()), points)
+                self.findings.hurt[name] = self._with_points(damage, affected)
+        found = []
+        for number, at in touched.broken.items():
+            broken = walk.broken[number]
+            affected = self._still_there(at, points)
+            if affected:
+                named = points[broken.point] if points[broken.point] in affected else affected[0]
+                record = records.point_name(named.source, named.number)
+                damage = Damage(record, broken.kind, broken.what, found_ns=self.findings.begun_ns)
+                found.append(self._with_points(damage, affected))
+        affected = self._still_there(touched.missing, points)
+        if affected:
+            what = f"{len(walk.missing)} chunks that recovery points need are in no pack"
+            missing = Damage(MISSING, "pack", what, chunks=tuple(sorted(walk.missing)), found_ns=self.findings.begun_ns)
+            found.append(self._with_points(missing, affected))
+        self.findings.structure = (*self.small.damage, *found)
+
+    def _still_there(self, numbers: Iterable[int], points: Sequence[RecoveryPoint]) -> list[RecoveryPoint]:
+        """Points that were not deleted meanwhile, oldest first."""
+        found = (points[number] for number in sorted(numbers))
+        return [point for point in found if self.small.is_there(records.point_name(point.source, point.number))]
+
+    def _with_points(self, damage: Damage, points: Sequence[RecoveryPoint]) -> Damage:
+        labels = tuple(self.small.label(point.source, point.number) for point in points)
+        return replace(damage, points_affected=labels, points=tuple((point.source, point.number) for point in points))
+
+    # --- content ---
+
+    def check_footers(self) -> None:
+        """Read the footer of every pack."""
+        packs = [target for target in self.targets if pack_id(target.name) is not None]
+        for target, found in each_in_time(packs, self._read_footer, threads=self.threads, in_time=lambda: True):
+            if isinstance(found, int):
+                self.chunks += found
+                self.packs_checked += 1
+                self.bytes += target.size
+            elif found is not None:
+                self._settle(target, found)
+
+    def _read_footer(self, target: Target) -> int | PackReading | Damaged | None:
+        """The number of chunks in a pack whose footer is right, else what is wrong; ``None`` if it is gone."""
+        pack, storage = target.key, self.pool.storage
+        if pack in self.suspects:
+            return self._read_whole(target)
+        try:
+            rows = read_pack_index(storage, self.pool.keys, pack, target.size)
+        except ObjectMissing:
+            return None
+        except self.failures:
+            return self._read_whole(target)
+        self.progress(target.size)
+        return len(rows)
+
+    def scrub(self, in_time: Callable[[], bool], only: Collection[str] | None) -> None:
+        """Read packs and log segments whole."""
+        chosen = [each for each in self.targets if only is None or each.name in only or each.key in self.suspects]
+        oldest = by_age(chosen, self.ledger)
+        # Whatever a map or listing could not be read from is read now, so that the damage has a name.
+        first = [each for each in oldest if each.key in self.suspects]
+        ordered = first + [each for each in oldest if each.key not in self.suspects]
+        for target, found in each_in_time(
+            ordered, self._read_whole, threads=self.threads, in_time=in_time, at_least=max(1, len(first))
+        ):
+            if found is not None:
+                self._settle(target, found)
+            if self.clock() - self.noted_s >= _NOTE_EVERY_S:
+                self.note_findings(final=False)
+
+    def _read_whole(self, target: Target) -> PackReading | Damaged | int | None:
+        """What reading found: of a pack a reading, of log an error or 0; ``None`` if the object is gone."""
+        storage, keys = self.pool.storage, self.pool.keys
+        try:
+            if target.name.startswith("packs/"):
+                known = partial(known_rows, self.pool, target.key)
+                return read_pack(storage, keys, target.key, target.size, known=known, progress=self.progress)
+            span = logs.span_of(ObjectInfo(target.name, target.size))
+            assert span is not None
+            read_log(storage, keys, span, self.progress)
+        except ObjectMissing:
+            return None
+        except self.failures as error:
+            return Damaged(error.message)
+        return 0
+
+    def _settle(self, target: Target, found: PackReading | Damaged | int) -> None:
+        self.read += 1
+        self.packs_checked += 1
+        self.bytes += target.size
+        now_ns = time.time_ns()
+        if isinstance(found, Damaged):
+            span = logs.span_of(ObjectInfo(target.name, target.size))
+            assert span is not None
+            affected = self.small.log_affected(target.name.split("/")[1], span)
+            damage = Damage(target.name, "log", found.message, affected, (), (), now_ns, by_reading=True)
+            self._note_hurt(target, damage, now_ns)
+            if any(each.object == target.name for each in self.small.damage):
+                del self.findings.hurt[target.name]
+        elif isinstance(found, PackReading) and not found.sound:
+            self.chunks += found.chunks
+            self._note_pack(target, found)
+        else:
+            self.chunks += found.chunks if isinstance(found, PackReading) else 0
+            self.findings.sound[target.key] = now_ns
+            self.findings.read_hurt.pop(target.key, None)
+            self.findings.hurt.pop(target.name, None)
+
+    def _note_pack(self, target: Target, found: PackReading) -> None:
+        chunks = tuple(sorted(found.hurt))
+        what = "; ".join(found.problems)
+        if chunks:
+            reasons = sorted(set(found.hurt.values()))
+            what = "; ".join(
+                filter(None, [what, f"{len(chunks)} of {found.chunks or len(chunks)} chunks are damaged", *reasons[:1]])
+            )
+        now_ns = time.time_ns()
+        damage = Damage(target.name, "pack", what, (), (), chunks, now_ns, by_reading=True)
+        self._note_hurt(target, damage, now_ns)
+
+    def _note_hurt(self, target: Target, damage: Damage, now_ns: int) -> None:
+        self.findings.hurt[target.name] = damage
+        self.findings.read_hurt[target.key] = now_ns
+        self.findings.sound.pop(target.key, None)
+
+    # --- outcome ---
+
+    def note_findings(self, *, final: bool) -> Ledger:
+        """Write the ledger; a pool that cannot be written to is verified all the same."""
+        self.noted_s = self.clock()
+        try:
+            return write_findings(self.pool.storage, self.pool.keys, self.findings, final=final)
+        except (StorageReadOnly, StorageFull) as error:
+            self.notes.append(f"what was found could not be noted in the pool: {error.message}")
+            return self.ledger
+
+    def report(self, ledger: Ledger) -> VerifyReport:
+        """What came of it."""
+        hurt = sorted(self.findings.hurt.values(), key=lambda damage: damage.object)
+        structure = self.findings.structure or ()
+        named = {(damage.object, damage.kind): damage.found_ns for damage in ledger.damage}
+        damage = [
+            replace(each, found_ns=named.get((each.object, each.kind), each.found_ns)) for each in (*structure, *hurt)
+        ]
+        times = ledger.times_of(as_pack_ids([target.key for target in self.targets]))
+        return VerifyReport(
+            objects=self.small.objects + self.packs_checked,
+            chunks=self.chunks,
+            bytes=self.bytes + self.small.bytes,
+            points=self.points,
+            damage=tuple(damage),
+            read=self.read,
+            to_read=len(self.targets),
+            oldest_ns=int(times.min()) * 10**9 if len(times) else 0,
+            notes=tuple(self.notes),
         )
-        return [(label, place.offset, place.stored) for label, place in reader.scan()]
-    except Damaged:
-        return []
-
-
-def _check_logs(run: _Verification, data: bool) -> None:
-    pool = run.pool
-    for listed in pool.storage.list("logs"):
-        span = logs.span_of(listed)
-        source = listed.name.split("/")[1]
-        if span is None:
-            run.note(Damage(listed.name, "log", "this is not the name of a log segment"))
-            continue
-        affected = (f"{run.names.get(source, source)} after {span.generation}:{span.after_place}",)
-        run.check(listed.name, "log", affected, partial(_read_log, pool, span, data))
-        run.count(listed.size)
-
-
-def _read_log(pool: Pool, span: LogSpan, data: bool) -> None:
-    logs.read_segment(pool.storage, pool.keys, span)
-    if data:
-        for _ in logs.read_blocks(pool.storage, pool.keys, span):
-            pass
-
-
-def _check_presence(run: _Verification) -> None:
-    """Every chunk that a point names must be in some pack."""
-    missing: dict[str, int] = {}
-    for chunk, labels in run.users.items():
-        if run.pool.index.find(chunk) is None:
-            for label in labels:
-                missing[label] = missing.get(label, 0) + 1
-    for label, count in sorted(missing.items()):
-        run.note(Damage("packs", "pack", f"{count} chunks that {label} needs are missing", (label,)))

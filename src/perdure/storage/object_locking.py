@@ -28,6 +28,16 @@ _T = TypeVar("_T")
 _BATCH = 1000
 """Objects that S3 deletes in one request."""
 
+_AS_OBSTORE_SAYS = {
+    "ReadTimeoutError": "kind: Timeout",
+    "ConnectTimeoutError": "kind: Timeout",
+    "ConnectionClosedError": "error sending request",
+    "SSLError": "certificate",
+    "NoCredentialsError": "/latest/api/token",
+    "PartialCredentialsError": "/latest/api/token",
+}
+"""botocore's errors in the words that :mod:`perdure.storage.object_errors` knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class NoLocking:
@@ -178,7 +188,9 @@ class ObjectLocking:
         return ObjectLocked(
             f"{key} is locked against deletion in the {self._place.words}"
             + (f" until {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if until else ""),
-            hint="nobody can delete it before; run the command again when the lock has run out",
+            hint="nobody can delete it before; run the command again when the lock has run out"
+            if until
+            else "it is locked, or these credentials lack the right to delete versions (s3:DeleteObjectVersion)",
         )
 
     def _version(self, key: str) -> _Version | None:
@@ -210,7 +222,8 @@ class ObjectLocking:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             raise self._translated(f"status code: {status} <Code>{code}</Code>", what, writing=writing) from error
         except BotoCoreError as error:
-            raise self._translated(f"kind: Connect {type(error).__name__}", what, writing=writing) from error
+            said = _AS_OBSTORE_SAYS.get(type(error).__name__, f"kind: Connect {type(error).__name__}")
+            raise self._translated(said, what, writing=writing) from error
 
     def _translated(self, text: str, what: str, *, writing: bool) -> PerdureError:
         return understood(RuntimeError(text), self._place, what, writing=writing).error

@@ -48,7 +48,7 @@ class SpooledObject:
 
     def _to_disk(self) -> None:
         assert isinstance(self._file, io.BytesIO)
-        head = self._file.getbuffer()
+        head = self._file.getvalue()
         self._file = tempfile.TemporaryFile(prefix="perdure-", dir=_directory())  # noqa: SIM115 (closed by discard)
         self._file.write(head)
         self._on_disk = True

@@ -7,10 +7,6 @@ Azure's block list has the same gap there; uploading under another name and copy
 leave garbage where it is interrupted. So an object under construction waits in :mod:`perdure.storage.object_spool`,
 and publishing uploads it. The stores take 5 GB in one request; perdure's packs have about 64 MiB.
 
-Every object carries a random mark of the request that wrote it as metadata. When the answer to a request was lost and
-its repetition meets an existing object, the mark tells whether that is the writer's own. Where a store drops
-metadata, the content is compared instead.
-
 Listings are sorted here: S3 and Azure list by bytes of the whole name, others (SeaweedFS) component by component.
 """
 
@@ -25,7 +21,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.exceptions import GenericError
 
 from perdure.model.errors import BadInput, PerdureError
 from perdure.storage.contract import (
@@ -47,18 +43,15 @@ from perdure.storage.object_leases import ObjectLeases
 from perdure.storage.object_locking import NoLocking, ObjectLocking, locking_of
 from perdure.storage.object_spool import SpooledObject
 from perdure.storage.object_urls import ObjectPlace
+from perdure.storage.object_writing import ObjectWriter
 from perdure.storage.ranges import Span, spans_of
 
 __all__ = ["ObjectStorage"]
-
-_MARK = "perduremark"
-"""Metadata key of the mark; Azure allows letters and digits only."""
 
 _UPLOADS = 4
 """Publications that are uploaded at a time; a further one waits, so that the spool does not grow without end."""
 
 _PARALLEL_READS = 8
-_DELETED_AT_ONCE = {"s3": 1000, "azure": 256}
 _PATIENCE = Patience()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,8 +74,9 @@ class ObjectStorage:
         self._store = connect(self.place)
         # A long listing is many requests: one that fails is repeated by itself, not from the first page.
         self._listing_store = connect(self.place, retries=5)
+        self._writer = ObjectWriter(self._store, self._calls)
         self._uploading = threading.BoundedSemaphore(_UPLOADS)
-        self._leases = ObjectLeases(self._overwrite, self._remove, self._listed)
+        self._leases = ObjectLeases(self._writer.overwrite, self._writer.remove, self._listed)
         self._locking_lock = threading.Lock()
         self._locking_found: ObjectLocking | NoLocking | None = None
 
@@ -130,7 +124,7 @@ class ObjectStorage:
             return
         finally:
             with contextlib.suppress(PerdureError):
-                self._remove([name])
+                self._writer.remove([name])
         raise BadInput(
             f"the {self.place.words} lets one object be written over another although it was asked not to "
             "(If-None-Match), so perdure cannot keep a pool there",
@@ -173,43 +167,13 @@ class ObjectStorage:
         self._create(name, b"".join(buffers))
 
     def _create(self, name: str, content: bytes) -> None:
-        wait_for(self._calls.start(self._created(name, content)))
+        wait_for(self._calls.start(self._writer.created(name, content)))
 
     async def _uploaded(self, staged: SpooledObject, name: str) -> None:
         try:
-            await self._created(name, staged.content())
+            await self._writer.created(name, staged.content())
         finally:
             staged.discard()
-
-    async def _created(self, name: str, content: Buffer) -> None:
-        """Write an object if there is none of its name, however often that has to be asked for."""
-        mark = secrets.token_hex(16)
-
-        async def attempt(this: Attempt) -> None:
-            try:
-                await obstore.put_async(
-                    self._store, name, content, mode="create", use_multipart=False, attributes={_MARK: mark}
-                )
-            except AlreadyExistsError:
-                # S3 also says so while another request for the name is under way that may yet fail: then there is
-                # nothing to look at, and the failure of looking makes this a failed attempt.
-                if not await self._is_own(name, content, mark, repeated=this.number > 0):
-                    raise ObjectExists(
-                        f"{name} exists already in the {self.place.words}; objects are never overwritten"
-                    ) from None
-
-        await self._calls.call(f"write {name}", attempt, size=len(content), writing=True)
-
-    async def _is_own(self, name: str, content: Buffer, mark: str, *, repeated: bool) -> bool:
-        """Whether the object of this name was written by an earlier attempt whose answer was lost."""
-        try:
-            found = await obstore.get_async(self._store, name)
-        except FileNotFoundError as error:
-            raise GenericError("the object exists and does not exist") from error
-        written = found.attributes.get(_MARK)
-        if written is not None or not repeated or found.meta["size"] != len(content):
-            return written == mark
-        return bytes(await found.bytes_async()) == bytes(content)
 
     def delete(self, *names: str) -> None:
         for name in names:
@@ -223,30 +187,7 @@ class ObjectStorage:
         elif isinstance(locking, NoLocking) and locking.unsure and self.place.lock is not None:
             raise locking.refusal(f"delete objects of a pool with lock={self.place.lock}")
         else:
-            self._remove(names)
-
-    def _remove(self, names: Sequence[str]) -> None:
-        step = _DELETED_AT_ONCE[self.place.kind]
-        for at in range(0, len(names), step):
-            batch = list(names[at : at + step])
-
-            async def attempt(_: Attempt, batch: list[str] = batch) -> None:
-                try:
-                    await obstore.delete_async(self._store, batch)
-                except FileNotFoundError:
-                    # Azure says so for the first one that was not there, and nothing about the others.
-                    await self._remove_singly(batch)
-
-            what = f"delete {batch[0]}" if len(batch) == 1 else f"delete {len(batch)} objects"
-            self._calls.run(what, attempt, writing=True)
-
-    async def _remove_singly(self, names: Sequence[str]) -> None:
-        for name in names:
-            try:
-                await obstore.delete_async(self._store, name)
-            except FileNotFoundError as error:
-                if "container" in str(error).lower():
-                    raise
+            self._writer.remove(names)
 
     def retain(self, name: str, until_ns: int) -> None:
         check_name(name)
@@ -352,15 +293,6 @@ class ObjectStorage:
 
         self._calls.run(f"list {prefix or 'the storage pool'}", attempt)
         return [found[name] for name in sorted(found)]
-
-    async def _overwritten(self, name: str, content: bytes) -> None:
-        async def attempt(_: Attempt) -> None:
-            await obstore.put_async(self._store, name, content, use_multipart=False)
-
-        await self._calls.call(f"write {name}", attempt, size=len(content), writing=True)
-
-    def _overwrite(self, name: str, content: bytes) -> None:
-        wait_for(self._calls.start(self._overwritten(name, content)))
 
 
 _check: type[Storage] = ObjectStorage

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, Hold, ImageFile, RecoveryPoint, StreamRef
+from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
 from perdure.model.timeline import Timeline
@@ -30,6 +30,8 @@ class MemoryCapture:
 
     def __init__(self, vault: MemoryVault, source: str) -> None:
         self._vault, self._source = vault, source
+        # As in a pool, what was put can be read when the record is committed, and not before.
+        self._fresh: dict[bytes, bytes] = {}
         self.stored = 0
         self.aborted = False
 
@@ -40,8 +42,8 @@ class MemoryCapture:
         self._vault.refuse_if_full()
         chunk = self._vault.chunk_id(content)
         with self._vault.guard:
-            if chunk not in self._vault.chunks:
-                self._vault.chunks[chunk] = content
+            if chunk not in self._vault.chunks and chunk not in self._fresh:
+                self._fresh[chunk] = content
                 self.stored += len(content)
         return chunk
 
@@ -58,6 +60,7 @@ class MemoryCapture:
 
     def commit(self, draft: RecoveryPoint) -> RecoveryPoint:
         self._vault.refuse_if_full()
+        self.make_durable()
         with self._vault.guard:
             points = self._vault.records.setdefault(self._source, [])
             point = replace(
@@ -68,6 +71,11 @@ class MemoryCapture:
             )
             points.append(point)
         return point
+
+    def make_durable(self) -> None:
+        """Make what was put so far readable, without a record."""
+        with self._vault.guard:
+            self._vault.chunks.update(self._fresh)
 
     def abort(self) -> None:
         self.aborted = True
@@ -94,6 +102,7 @@ class MemoryVault:
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
         self.policies: dict[str, RetentionPolicy] = {}
+        self.damage: dict[str, KnownDamage] = {}
         self.locked: dict[str, dict[int, int]] = {}
         self.unreadable: set[str] = set()
         self.decoded = 0
@@ -129,6 +138,9 @@ class MemoryVault:
                 raise Refused("the newest point and held ones are not deleted", code="newest-point")
             self.records[source] = [point for point in points if point.number not in numbers]
         return []
+
+    def known_damage(self, source: str) -> KnownDamage:
+        return self.damage.get(source, KnownDamage())
 
     def holds(self, source: str) -> list[Hold]:
         with self.guard:

@@ -24,7 +24,7 @@ __all__ = ["Nursery", "main"]
 _WARM = (
     *(
         f"perdure.cli.commands.{verb}"
-        for verb in ("check", "copy", "express_full", "protect", "recover", "sync", "watch")
+        for verb in ("check", "copy", "express_full", "gc", "protect", "prune", "recover", "sync", "watch")
     ),
     "perdure.protection.image_verbs",
     "perdure.protection.recovery",

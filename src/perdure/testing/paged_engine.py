@@ -240,6 +240,11 @@ class PagedWorkload:
     def target_paths(self, names: Sequence[str], target: Path) -> dict[str, Path]:
         return dict.fromkeys(names, target)
 
+    def live_paths(self, names: Sequence[str], location: str) -> dict[str, Path]:
+        # It lives in memory only.
+        del names, location
+        return {}
+
     def in_place_target(self, location: str) -> Path:
         return Path(location)
 

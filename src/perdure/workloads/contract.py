@@ -246,6 +246,10 @@ class ImageWorkload(Protocol):
         """Where each file of an image goes when it is recovered to ``target``."""
         ...
 
+    def live_paths(self, names: Sequence[str], location: str) -> dict[str, Path]:
+        """Where each file of an image lives, if it is a plain file that may be read at any time; else left out."""
+        ...
+
     def in_place_target(self, location: str) -> Path:
         """The path that a recovery onto the source itself replaces.
 

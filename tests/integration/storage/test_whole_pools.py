@@ -55,12 +55,14 @@ def journey(perdure: CommandLine, server: ObjectServer, create: tuple[str, ...],
     assert query(root / "app-again.db", "SELECT v FROM t") == [["first"], ["second"]]
 
 
+@pytest.mark.slow
 def test_a_pool_on_s3(perdure: CommandLine, seaweedfs: SeaweedFS, prefix: str, folder: Path) -> None:
     """A pool made with --endpoint is found again by its URL alone, and gives everything back on a new machine."""
     where = (f"s3://pools/{prefix}", "--endpoint", seaweedfs.endpoint)
     journey(perdure, seaweedfs, where, f"s3://pools/{prefix}?endpoint={seaweedfs.endpoint}", folder)
 
 
+@pytest.mark.slow
 def test_a_pool_on_azure(perdure: CommandLine, azurite: Azurite, prefix: str, folder: Path) -> None:
     """A pool on Azure is found again by its URL alone, and gives everything back on a new machine."""
     where = (f"az://pools/{prefix}?account={azurite.account}", "--endpoint", azurite.endpoint)

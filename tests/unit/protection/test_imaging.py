@@ -62,7 +62,9 @@ def test_a_whole_file_is_stored_and_zeros_are_holes() -> None:
     vault = MemoryVault()
     content = b"a" * CHUNK + bytes(2 * CHUNK) + b"b" * (3 * CHUNK) + b"tail"
 
-    extents = store_whole(Reader(content), vault.capture("s"))
+    capture = vault.capture("s")
+    extents = store_whole(Reader(content), capture)
+    capture.make_durable()
 
     assert content_of(vault, extents) == content
     assert extents.stored_length() == 4 * CHUNK + 4
@@ -75,6 +77,7 @@ def test_comparing_finds_exactly_the_differing_pages(versions: list[bytes], page
     vault = MemoryVault()
     capture = vault.capture("s")
     resolved = store_whole(Reader(versions[0]), capture)
+    capture.make_durable()
     before = versions[0]
     for after in versions[1:]:
         reader = Reader(after, page_size)
@@ -82,6 +85,7 @@ def test_comparing_finds_exactly_the_differing_pages(versions: list[bytes], page
         pages, read = changed_by_comparing(reader, resolved, vault)
 
         resolved = overlay(resolved, store_changes(reader, pages, capture))
+        capture.make_durable()
         assert pages.tolist() == differing(before, after, page_size)
         assert read >= 0
         assert content_of(vault, resolved) == after
@@ -100,6 +104,7 @@ def test_changed_pages_are_packed_and_zeros_are_explicit_holes(content: bytes, n
     below = store_whole(Reader(noise), capture)
     stored = capture.stored
     delta = store_changes(Reader(content), pages, capture)
+    capture.make_durable()
 
     expected = bytearray(noise)
     for page in numbers:
@@ -112,7 +117,9 @@ def test_unchanged_chunks_are_not_decoded() -> None:
     """A chunk that lies whole in the file is compared by its id."""
     vault = MemoryVault()
     content = np.random.default_rng(1).bytes(3 * CHUNK)
-    resolved = store_whole(Reader(content), vault.capture("s"))
+    capture = vault.capture("s")
+    resolved = store_whole(Reader(content), capture)
+    capture.make_durable()
     changed = bytearray(content)
     changed[CHUNK + 5000] ^= 1
 
@@ -129,11 +136,13 @@ def test_a_file_gets_a_new_base_map_after_many_deltas(monkeypatch: pytest.Monkey
     capture = vault.capture("s")
     content = bytearray(file_of([1] * 20))
     file = next_file(None, store_whole(Reader(bytes(content)), capture), capture, vault, name="pages", page_size=PAGE)
+    capture.make_durable()
     for number in range(2, MAX_DELTAS + 5):
         content[0:PAGE] = bytes([number]) * PAGE
         delta = store_changes(Reader(bytes(content)), np.array([0]), capture)
 
         file = next_file(file, delta, capture, vault)
+        capture.make_durable()
 
         assert len(file.deltas) <= MAX_DELTAS
         assert content_of(vault, vault.image_map(file)) == bytes(content)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from perdure.repository.chunks import BadCopy, ChunkReader, ChunkWriter
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
 from perdure.repository.packs import pack_id, pack_name, read_pack_index
-from perdure.storage.contract import Capabilities
+from perdure.storage.contract import Capabilities, StorageFull
 from perdure.storage.local import LocalStorage
 
 
@@ -108,6 +109,31 @@ def test_content_that_could_not_be_stored_is_not_taken_as_stored(scene: Scene, m
     writer.make_durable()
 
     assert scene.reader.read(chunk) == b"content"
+
+
+def test_a_pack_that_did_not_become_durable_stops_every_commit(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When an early pack of a capture fails, a caller that goes on regardless fails again when it wants to commit."""
+    monkeypatch.setattr(packs_module, "PACK_SIZE", 1000)
+    publish = LocalStorage._publish_now
+    failures = iter([StorageFull("no room")])
+
+    def failing(*arguments: Any) -> Path:
+        for failure in failures:
+            raise failure
+        return publish(*arguments)
+
+    monkeypatch.setattr(LocalStorage, "_publish_now", failing)
+    writer = ChunkWriter(scene.storage, scene.keys, scene.index)
+    failed = 0
+    for _ in range(2 * chunks_module._SETTLE_AT):
+        try:
+            writer.put(os.urandom(2000))
+        except StorageFull:
+            failed += 1
+    assert failed
+
+    with pytest.raises(StorageFull):
+        writer.make_durable()
 
 
 def test_a_long_capture_remembers_only_its_latest_packs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

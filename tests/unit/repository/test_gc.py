@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.model.errors import NotFound, Refused
+from perdure.model.errors import Damaged, NotFound, Refused
 from perdure.model.extents import build
 from perdure.model.points import Hold, ImageFile, PointKind, RecoveryPoint
 from perdure.model.positions import Position
@@ -219,6 +219,26 @@ def test_damage_stops_everything(pool: Pool) -> None:
     assert before == packs(pool)
     pool.delete_points(MAIL.id, [2])
     assert at_once(pool).deleted == 2
+
+
+def test_a_damaged_list_stops_captures_until_a_collection_removes_it(pool: Pool, tmp_path: Path) -> None:
+    """When it is not known what is condemned nothing is stored; collecting removes the list and finds garbage anew."""
+    first = put_image(pool, [block()], Position(1, 1))
+    put_image(pool, [block()], Position(1, 2))
+    pool.delete_points(MAIL.id, [first.number])
+    collect_garbage(pool, grace_s=3600)
+    path = Path(pool.storage.url) / "gc/00000001"
+    path.write_bytes(path.read_bytes()[:-30] + bytes(30))
+    other = beside(pool, tmp_path / "other")
+
+    with pytest.raises(Damaged, match="gc/00000001"):
+        put_image(other, [block()], Position(1, 3))
+    done = at_once(beside(pool, tmp_path / "third"))
+
+    assert "removed" in done.notes[0]
+    assert done.deleted == 1
+    put_image(other, [block()], Position(1, 3))
+    assert verify_pool(pool, data=True).sound
 
 
 def test_the_newest_and_held_points_are_not_deleted(pool: Pool) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perdure.repository import index as index_module
+from perdure.repository import index_merging
 from perdure.repository.index import ChunkIndex, IndexSnapshot
-from perdure.repository.packs import FOOTER_ROW
+from perdure.repository.packs import FOOTER_ROW, pack_id, pack_name
 from perdure.storage.contract import ObjectMissing
 
 Rows = NDArray[np.void]
@@ -154,6 +154,44 @@ def test_use_of_packs_is_counted_by_a_bitmap(tmp_path: Path) -> None:
     assert [places.offset.tolist(), places.stored.tolist(), places.raw.tolist()] == [[32, 132], [44, 44], [90, 91]]
 
 
+def test_live_rows_of_several_packs_come_in_the_order_in_which_they_lie(tmp_path: Path) -> None:
+    """Of the packs that are wanted a snapshot gives the live rows pack by pack, also for packs in several segments."""
+    packs = Packs({pack(n): [chunk(10 * n + i) for i in range(5)] for n in range(6)})
+    index = matched(tmp_path, packs, recent_rows=4, batch_rows=10)
+    index.forget([pack(2)])
+    snapshot = index.snapshot()
+    live = np.zeros(snapshot.row_count, dtype=np.bool_)
+    needed = [chunk(10 * n + i) for n in range(6) for i in (1, 4)]
+    rows = snapshot.rows(table(needed))
+    live[rows[rows >= 0]] = True
+    wanted = [pack(n) for n in (0, 2, 4, 5)]
+
+    found = snapshot.rows_of_packs(np.array([each.tobytes() in wanted for each in snapshot.packs]), live)
+
+    expected = [each for name in sorted(wanted) if name != pack(2) for each in packs.packs[name] if each in needed]
+    assert snapshot.ids(found).tobytes() == b"".join(expected)
+    assert len(snapshot.rows_of_packs(np.zeros(len(snapshot.packs), dtype=np.bool_), live)) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "packs/0a/0A" + "0" * 30,
+        "packs/0a/0a" + "0" * 29,
+        "packs/0a/0a" + "0" * 31,
+        "packs/0b/0a" + "0" * 30,
+        "packs/0a/0a " + "0" * 29,
+        "packs/0g/0g" + "0" * 30,
+        "points/0a/0a" + "0" * 30,
+        "",
+    ],
+)
+def test_what_is_not_the_name_of_a_pack_is_not_taken_for_one(name: str) -> None:
+    """Only the name that a pack's id gives is a pack's name."""
+    assert pack_id(pack_name(bytes(range(16)))) == bytes(range(16))
+    assert pack_id(name) is None
+
+
 def test_only_packs_that_are_not_known_are_read(tmp_path: Path) -> None:
     """Matching again, also in a new process, reads the footers of new packs and of no others."""
     packs = Packs({pack(n): [chunk(n)] for n in range(50)})
@@ -287,6 +325,22 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     assert all(index.has(chunk(n)) for n in range(21))
 
 
+def test_what_a_killed_process_left_in_the_cache_is_removed(tmp_path: Path) -> None:
+    """Half a segment of a process that was killed does not stay for ever, and nobody reads it."""
+    packs = Packs({pack(n): [chunk(n)] for n in range(3)})
+    matched(tmp_path, packs).save()
+    before = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "segment.1-2.tmp").write_bytes(b"half")
+    (tmp_path / "manifest.1-2.tmp").write_bytes(b"half")
+    packs.packs[pack(3)] = [chunk(3)]
+
+    matched(tmp_path, packs).save()
+
+    after = {path.name for path in tmp_path.iterdir()}
+    assert len(after) == len(before) == 2
+    assert "manifest" in after
+
+
 def test_processes_share_a_cache(tmp_path: Path) -> None:
     """What two processes write is there for a third, and each goes on with what it knew."""
     packs = Packs({pack(n): [chunk(n)] for n in range(3)})
@@ -309,7 +363,7 @@ def test_processes_share_a_cache(tmp_path: Path) -> None:
 
 def test_nothing_is_cached_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process writes no packs to the cache that another has written there, also when it merges nothing."""
-    monkeypatch.setattr(index_module, "_SMALL", 0)
+    monkeypatch.setattr(index_merging, "_SMALL", 0)
     packs = Packs({pack(n): [chunk(n)] for n in range(10)})
     early = matched(tmp_path, packs)
     packs.packs |= {pack(n): [chunk(n)] for n in range(10, 100)}

@@ -46,7 +46,12 @@ def points(
         print_json({"source": protected.source.name, "points": [plain(row) for row in rows]})
     else:
         print_lines(table(_HEAD, [_cells(row) for row in rows], right=(4, 5, 6)))
+        print_lines(f"DAMAGED {_name(row)}: {row.damage}" for row in rows if row.damage)
     return 0
+
+
+def _name(row: TimelineRow) -> str:
+    return f"log up to {row.position}" if row.number is None else f"#{row.number}"
 
 
 def _cells(row: TimelineRow) -> tuple[str, ...]:
@@ -59,5 +64,5 @@ def _cells(row: TimelineRow) -> tuple[str, ...]:
         size(row.stored) if row.stored or row.number is not None else "",
         f"{row.commits:,}" if row.commits else "",
         "" if row.stands_on is None else f"#{row.stands_on}",
-        row.cause + (f" ({len(row.notes)} notes)" if row.notes else ""),
+        ("DAMAGED " if row.damage else "") + row.cause + (f" ({len(row.notes)} notes)" if row.notes else ""),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,8 @@ def open_(
         for source in sources:
             if source.id not in elsewhere:
                 session.home.remember_source(source, opened.id)
+                if opened.points(source.id):
+                    session.home.note_found(source.id, opened.storage.url, time.time_ns())
         for damage in opened.damage:
             remark(f"warning: {damage.message}")
         document = {

@@ -14,8 +14,8 @@ from perdure.cli.output import print_json, print_lines
 from perdure.cli.progress_bar import progress_bar
 from perdure.cli.sentences import notes_lines
 from perdure.cli.session import Session
-from perdure.cli.wording import duration, rate, size
-from perdure.model.errors import BadInput, Refused
+from perdure.cli.wording import count, duration, rate, size
+from perdure.model.errors import BadInput, Damaged, Refused
 from perdure.model.moments import moment_text
 from perdure.model.targets import parse_target
 
@@ -94,7 +94,8 @@ def recover(
         print_json({"source": protected.source.name, **plain(report)})
     else:
         print_lines(_lines(protected.source.name, report))
-    return 0
+    whole = report.verification is None or report.verification.passed
+    return 0 if whole else Damaged.exit_status
 
 
 def _lines(name: str, report: RecoveryReport) -> list[str]:
@@ -107,7 +108,10 @@ def _lines(name: str, report: RecoveryReport) -> list[str]:
     ]
     if report.verification is None:
         lines.append("It was not verified.")
-    else:
+    elif report.verification.passed:
         lines.append(f"Verified by {report.verification.means}.")
+    else:
+        damaged = count(len(report.verification.details), "thing")
+        lines.append(f"DAMAGED: {damaged} could not be recovered whole and was left out; the rest is whole.")
         lines += [f"  {detail}" for detail in report.verification.details]
     return lines + notes_lines(report.notes)

@@ -9,7 +9,7 @@ from perdure.cli.documents import plain
 from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
 from perdure.cli.output import print_json, print_lines
 from perdure.cli.session import Session
-from perdure.cli.wording import duration, size, table
+from perdure.cli.wording import count, duration, size, table
 from perdure.model.moments import moment_text
 
 if TYPE_CHECKING:
@@ -68,6 +68,17 @@ def _remarks(row: SourceStatus) -> list[str]:
         lines.append(f"{row.source.name}: {row.state.value}{since}: {row.cause}")
     if row.problem:
         lines.append(f"{row.source.name}: its pool cannot be read: {row.problem}")
+    if row.damage:
+        lines.append(f"{row.source.name}: DAMAGED: {_damaged(row)}; see: perdure points {row.source.name}")
     if row.activity is not None and row.activity.warning:
         lines.append(f"{row.source.name}: {row.activity.warning}")
     return lines
+
+
+def _damaged(row: SourceStatus) -> str:
+    points = [f"#{number}" for number in sorted(row.damage.points)]
+    named = ", ".join(points[:8]) + (f" and {len(points) - 8} more" if len(points) > 8 else "")
+    parts = [f"{count(len(points), 'recovery point')} ({named})"] if points else []
+    if row.damage.log:
+        parts.append(count(len(row.damage.log), "piece") + " of log")
+    return " and ".join(parts)

@@ -82,6 +82,9 @@ class SqliteWorkload:
                 )
         return {DATABASE: target}
 
+    def live_paths(self, names: Sequence[str], location: str) -> dict[str, Path]:
+        return {DATABASE: Path(location).resolve()} if DATABASE in names else {}
+
     def in_place_target(self, location: str) -> Path:
         """As in the contract. Call :func:`~perdure.workloads.sqlite.clear_companions` just before the replacement."""
         path = Path(location).resolve()
