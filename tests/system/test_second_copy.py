@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,15 @@ from perdure.storage.local import LocalStorage
 from perdure.testing.command_line import CommandLine, Refusal, query, write
 from perdure.testing.nursery import Nursery
 from perdure.testing.twin_pools import differences
+
+# Without a connection that stays open SQLite would fold the log into the database after every write.
+HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM t").fetchall()
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 SECRETS = {"first": "here", "second": "there"}
 
@@ -66,7 +77,6 @@ class Scene:
         return path
 
     def prepare(self) -> None:
-        write(self.database, "PRAGMA journal_mode=WAL", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", *self.rows(40))
         (self.folder / "sub").mkdir(parents=True)
         (self.folder / "large").write_bytes(os.urandom(3 << 20))
         (self.folder / "sub" / "small").write_text("small")
@@ -113,8 +123,15 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     environment = {"PERDURE_HOME": tmp_path / "home", "PERDURE_PASSPHRASE_FILE": tmp_path / "passphrase-first"}
     with Nursery({name: str(path) for name, path in environment.items()}) as nursery:
         scene = Scene(tmp_path, nursery)
-        scene.prepare()
-        yield scene
+        write(scene.database, "PRAGMA journal_mode=WAL", "CREATE TABLE t(id INTEGER PRIMARY KEY, v)", *scene.rows(40))
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, scene.database], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            scene.prepare()
+            yield scene
+            holder.communicate("")
 
 
 def every_moment(scene: Scene) -> list[tuple[str, str]]:
@@ -141,7 +158,7 @@ def test_every_moment_recovers_from_the_copy_byte_for_byte(scene: Scene) -> None
     assert second["skipped"] > first["shipped"] / 2
     assert nothing["shipped"] == 0
     moments = every_moment(scene)
-    assert len(moments) > 8
+    assert sum(":" in to for _, to in moments) > 2, "there is no log to recover"
     for name, to in moments:
         assert scene.recovered(name, to) == scene.recovered(name, to, *scene.there), (name, to)
     assert scene.document("verify", scene.second, "--data", "--passphrase-file", scene.files["second"])["sound"]
@@ -157,8 +174,8 @@ def test_copying_changes_nothing_in_how_this_machine_protects(scene: Scene) -> N
     opened = scene.document("pool", "open", scene.second, "--passphrase-file", scene.files["second"])
     assert {source["protected_in"] for source in opened["sources"]} == {str(scene.pool)}
     scene.go_on()
-    assert len(scene.document("points", "app")["points"]) == 4
-    assert len(scene.document("points", "app", *scene.there)["points"]) == 1
+    assert scene.numbers("app") == {1, 2}
+    assert scene.numbers("app", *scene.there) == {1}
 
     scene.copy()
     latest = scene.recovered("app", "latest")
