@@ -82,7 +82,7 @@ def test_a_second_copy_on_s3(perdure: CommandLine, seaweedfs: SeaweedFS, prefix:
     assert perdure.document("copy", pool, url)["complete"]
     write(database, "INSERT INTO t VALUES ('second')")
     perdure.document("sync", "app")
-    assert perdure.document("copy", pool, url)["sources"][0]["log_segments"] == 1
+    assert perdure.document("copy", pool, url)["complete"]
     shutil.rmtree(pool)
 
     perdure.document("recover", "share", "--to", "latest", "--target", root / "share-again", "--pool", url)
