@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from copying import first_copy, first_copy_of_database
+from ese import ese_files
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
 from objects import first_copy_to_objects
@@ -42,6 +43,7 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "threads": first_copy_threads,
     "verifying": verifying,
     "scale": scale,
+    "ese": ese_files,
 }
 ALONE = {"scale"}
 """Cases without peers, which write a page of their own."""

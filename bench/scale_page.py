@@ -33,6 +33,7 @@ def write_page(results: Results, target: Path, *, scale: float) -> None:
             note=note,
             version=f"perdure {__version__}, Python {platform.python_version()}",
             machine=f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
+            load=f"{os.getloadavg()[2]:.0f}",
         )
         + "\n".join(_table(results, cases))
         + f"\n\n![Time and memory against the size of the pool]({plot.name})\n"
@@ -53,7 +54,8 @@ cache, which reads every pack's footer.
 Every line is the median of a process of its own, peak memory its own as the kernel reports it; that includes those
 pages of the mapped index cache which the process touched, and which the kernel can take back at any time. The
 machine's page cache was warm. Listing is that of a local directory. Numbers in brackets are by the CPU seconds of the
-process instead of the clock: what a machine with nothing else to do comes near to.
+process instead of the clock: what a machine with nothing else to do comes near to. The load average of the last
+quarter of an hour was {load}; more than 1 means that the machine was busy with other work too.
 
 """
 
@@ -177,11 +179,16 @@ def _panel(
         x = across(_bytes(case))
         label = case.removeprefix(CASE.format(""))
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{label}</text>')
+    ends: list[tuple[float, str, str]] = []
     for (name, value), colour in zip(lines.items(), ("#0b6e4f", "#c8553d", "#2f4b7c"), strict=False):
         points = [(across(_bytes(case)), up(value(results, case))) for case in cases]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        x, y = points[-1]
-        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
+        ends.append((points[-1][1], name, colour))
+    below = 0.0
+    for y, name, colour in sorted(ends):
+        # Names of lines that end at nearly the same place are written one below the other.
+        below = max(y + 4, below + 13)
+        parts.append(f'<text x="{right + 8}" y="{below:.1f}" fill="{colour}">{name}</text>')
     return "\n".join(parts)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copying import FOLDER
+from ese import FASTEST, LOGS, PAGES
 from express import COMPARED, KNOWN, RECOVERY, ROW, WATCHED
 from lagging import LAG
 from objects import OBJECTS
@@ -112,11 +113,29 @@ def targets(results: Results) -> list[Target]:
             lambda x: x >= 0.95,
             "of it",
         ),
+        Target(
+            "ESE pages of 32 KiB from memory",
+            "≥ 1.5 GB/s a core",
+            _gigabytes(results.figure(PAGES.format(FASTEST), "perdure", "per_second")),
+            lambda x: x >= 1.5,
+            "GB/s",
+        ),
+        Target(
+            "ESE logs read, verified and parsed",
+            "≥ 0.25 GB/s a core",
+            _gigabytes(results.figure(LOGS, "perdure", "per_second")),
+            lambda x: x >= 0.25,
+            "GB/s",
+        ),
     ]
 
 
 def _share(results: Results, case: str, part: str, whole: str) -> float | None:
     return _ratio(results.figure(case, "perdure", part), results.figure(case, "perdure", whole))
+
+
+def _gigabytes(octets: float | None) -> float | None:
+    return None if octets is None else octets / 1e9
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -231,6 +250,8 @@ def _figures(figures: dict[str, float]) -> str:
             shown.append(f"{name} {value:.0f} ms")
         elif name in _COUNTS:
             shown.append(f"{value:,.0f} {_COUNTS[name]}")
+        elif name == "per_second":
+            shown.append(f"{value / 1e6:,.0f} MB/s")
         else:
             shown.append(f"{name} {value / MIB:,.1f} MiB")
     if figures.get("changed") and "stored" in figures:

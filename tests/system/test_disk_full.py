@@ -135,6 +135,23 @@ def test_watch_holds_the_log_while_the_pool_is_full(
     assert query(tmp_path / "now.db", "SELECT count(*) FROM t") == [[3 * 256]]
 
 
+def test_a_second_copy_that_fills_up_is_completed_when_there_is_room(
+    small: Path, perdure: CommandLine, database: Path, tmp_path: Path
+) -> None:
+    """Copy says that the copy's pool is full and leaves no point; with room again the same command completes it."""
+    pool, second = tmp_path / "pool", small / "second"
+    perdure.document("pool", "create", pool)
+    perdure.document("pool", "create", second)
+    perdure.document("protect", f"sqlite:{database}", "--pool", pool, "--as", "app")
+    with filled(small):
+        assert perdure.refusal("copy", pool, second, status=6).code == "pool-full"
+
+    assert perdure.document("copy", pool, second)["sources"][0]["copied"] == [1]
+    perdure.document("verify", second, "--data")
+    perdure.document("recover", "app", "--to", "latest", "--target", tmp_path / "now.db", "--pool", second)
+    assert query(tmp_path / "now.db", "SELECT count(*) FROM t") == [[2 * 256]]
+
+
 def test_a_full_target_leaves_no_half_file(small: Path, perdure: CommandLine, database: Path, tmp_path: Path) -> None:
     """A recovery that does not fit says so and removes what it wrote; a folder likewise."""
     pool = tmp_path / "pool"

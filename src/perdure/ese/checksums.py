@@ -117,13 +117,15 @@ def _states(pages: Octets, numbers: Words32) -> Octets:
     size = pages.shape[1]
     states = np.full(len(pages), PageState.DAMAGED, np.uint8)
     ecc = (pages[:, _FLAGS].copy().view("<u4")[:, 0] & ECC_FLAG) != 0
-    if ecc.all():
-        states[_ecc_holds(pages, numbers)] = PageState.SOUND_ECC
-        return states
-    some = np.flatnonzero(ecc)
-    if len(some):
+    if 2 * np.count_nonzero(ecc) > len(pages):
+        # Picking the pages out would cost more than computing a few checksums for nothing.
+        states[ecc & _ecc_holds(pages, numbers)] = PageState.SOUND_ECC
+    elif ecc.any():
+        some = np.flatnonzero(ecc)
         states[some[_ecc_holds(pages[some], numbers[some])]] = PageState.SOUND_ECC
     others = np.flatnonzero(~ecc)
+    if not len(others):
+        return states
     candidates = others[pages[others, :8].view("<u8")[:, 0] == 0]
     states[candidates[~pages[candidates].any(axis=1)]] = PageState.NEVER_WRITTEN
     if size <= LARGE_PAGE:  # larger pages never had the old checksum

@@ -149,7 +149,7 @@ def content_pieces(file: Entry, source: StreamSource) -> Sequence[Piece]:
     if file.content_map is not None:
         try:
             pieces = _pieces_decoder.decode(source.read_stream(file.content_map))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Damaged(f"the map of a file's content in the pool is damaged: {error}") from error
     for piece in pieces:
         if len(piece.chunk) not in (0, ID_SIZE) or piece.start < 0 or piece.length <= 0:
@@ -162,7 +162,7 @@ def content_pieces(file: Entry, source: StreamSource) -> Sequence[Piece]:
 def _decode(data: bytes) -> list[Entry] | _Parts:
     try:
         decoded: list[Entry] | _Parts = _listing_decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"a directory listing in the pool is damaged: {error}", code="damaged-listing") from error
     return decoded
 

@@ -14,7 +14,7 @@ The clock of retention is the time of the newest point, not of the wall: when pr
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
@@ -154,9 +154,11 @@ def plan_retention(
     reasons: dict[int, list[str]] = {point.number: [] for point in ordered}
     _keep_always(ordered, reasons, holds, damaged)
     base = _base(ordered, age, policy.days, damaged)
+    good = [point for point in ordered if point.number not in damaged]
     if base is not None:
         reasons[base.number].append(f"the log of the last {_days(policy.days)} stands on it")
-    good = [point for point in ordered if point.number not in damaged]
+        for point in _doubtful(good, base, age, policy.days, runs or {}):
+            reasons[point.number].append(f"perhaps within {_days(policy.days)}: the clock was set back before it")
     for rule in _RULES:
         _keep_periods(good, reasons, rule, getattr(policy, rule[0]), zone)
     inside = [point for point in ordered if age[point.number] <= policy.days * DAY_NS]
@@ -214,13 +216,37 @@ def _keep_always(
 def _base(
     ordered: Sequence[RecoveryPoint], age: Mapping[int, int], days: float, damaged: Collection[int]
 ) -> RecoveryPoint | None:
-    """The newest sound image that is older than the range: the moments at the range's beginning need it and its log."""
-    older = [
-        point
-        for point in ordered
-        if point.position is not None and age[point.number] > days * DAY_NS and point.number not in damaged
-    ]
-    return max(older, key=lambda point: (point.position or Position(0, 0), point.number), default=None)
+    """The newest sound image that is older than the range: the moments at the range's beginning need it and its log.
+
+    One that seems older than an image before it was made after the clock had been set back, so what lies before it may
+    be younger than it seems. It is no base.
+    """
+    base: RecoveryPoint | None = None
+    youngest: int | None = None
+    images = [point for point in ordered if point.position is not None]
+    for point in sorted(images, key=lambda point: (point.position or Position(0, 0), point.number)):
+        in_order = youngest is None or age[point.number] <= youngest
+        if in_order:
+            youngest = age[point.number]
+        if in_order and age[point.number] > days * DAY_NS and point.number not in damaged:
+            base = point
+    return base
+
+
+def _doubtful(
+    good: Sequence[RecoveryPoint],
+    base: RecoveryPoint,
+    age: Mapping[int, int],
+    days: float,
+    runs: Mapping[int, int],
+) -> Iterator[RecoveryPoint]:
+    """Images after the base that seem older than the range and that no log joins to it."""
+    for point in good:
+        if point.position is None or base.position is None or age[point.number] <= days * DAY_NS:
+            continue
+        joined = point.number in runs and runs[point.number] == runs.get(base.number)
+        if point.position > base.position and not joined:
+            yield point
 
 
 # --- grandfather, father, son ------------------------------------------------------------------------

@@ -90,6 +90,9 @@ def _unreadable(what: str) -> Damaged:
 def publish_condemned(storage: Storage, keys: KeyRing, number: int, packs: Iterable[bytes]) -> CondemnedList:
     """Publish a list; durable and seen by everybody on return.
 
+    Whoever does holds the lease of a collection or of a capture since before the look at the numbers that are taken:
+    it keeps lists above that from being carried out and removed, so that no number is given twice.
+
     Raises:
         ObjectExists: Another process published this number: what it condemned has to be looked at first.
     """

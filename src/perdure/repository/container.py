@@ -43,6 +43,7 @@ __all__ = [
     "ContainerWriter",
     "Kind",
     "create_sealed",
+    "decompressed",
     "open_block",
     "read_sealed",
 ]
@@ -119,6 +120,22 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     if context is None:
         context = _contexts.decompressor = zstandard.ZstdDecompressor()
     return context
+
+
+def decompressed(data: bytes, most: int) -> bytes:
+    """Undo zstd.
+
+    Args:
+        data: One frame.
+        most: Bytes that it may become. A frame that claims more is refused before memory is taken for it: zstandard
+            itself believes the frame's header and not its own ``max_output_size``.
+
+    Raises:
+        ZstdError: It is no frame, or becomes more than that.
+    """
+    if zstandard.frame_content_size(data) > most:
+        raise zstandard.ZstdError(f"the frame claims to become more than {most} bytes")
+    return _decompressor().decompress(data, max_output_size=most)
 
 
 def _nonce(domain: int, number: int) -> bytes:
@@ -216,7 +233,7 @@ def open_block(
         body = _cipher(keys, header, name).decrypt(
             _nonce(0, number), view[BLOCK_HEADER:], header + bytes(view[:BLOCK_HEADER])
         )
-        content = _decompressor().decompress(body, max_output_size=raw) if codec == _ZSTD else body
+        content = decompressed(body, raw) if codec == _ZSTD else body
     except (InvalidTag, zstandard.ZstdError) as error:
         raise Damaged(f"{name} is damaged: block {number} does not authenticate", code="damaged-object") from error
     if len(content) != raw:

@@ -6,18 +6,21 @@ It happens before anything names it. What reads back wrong is condemned, so that
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from perdure.model.errors import Damaged
 from perdure.repository.condemned import publish_condemned
 from perdure.repository.container import BLOCK_HEADER, HEADER_SIZE, open_block
+from perdure.repository.leases import WorkLease, take_collection_lease
 from perdure.repository.packs import pack_name, read_pack_index
 from perdure.repository.pool import Pool
-from perdure.storage.contract import ObjectExists, ObjectMissing
+from perdure.storage.contract import ObjectMissing
 
 __all__ = ["DamagedOnArrival", "verify_chunks", "verify_packs"]
 
+_PATIENCE_S = 600
 _RUN = 8 << 20
 """Blocks are read back together up to this many bytes."""
 
@@ -121,11 +124,25 @@ def _refuse(pool: Pool, bad: dict[bytes, str]) -> None:
 
 
 def _condemn(pool: Pool, packs: Iterable[bytes]) -> None:
-    while True:
-        number = max(pool.matched.heed_condemned(), default=0) + 1
-        try:
-            publish_condemned(pool.storage, pool.keys, number, packs)
-        except ObjectExists:
-            continue
-        pool.matched.heed_condemned()
+    """Condemn packs, as a collection does: only one process at a time may publish a list."""
+    lease = _collection_lease(pool)
+    if lease is None:
+        # Whoever comes upon them later reads them before relying on them.
         return
+    try:
+        number = max(pool.matched.heed_condemned(), default=0) + 1
+        lease.check()
+        publish_condemned(pool.storage, pool.keys, number, packs)
+        pool.matched.heed_condemned()
+    finally:
+        lease.release()
+
+
+def _collection_lease(pool: Pool) -> WorkLease | None:
+    """The lease of a collection, as soon as no other collection is at work; ``None`` if that does not come to pass."""
+    for _ in range(_PATIENCE_S):
+        lease = take_collection_lease(pool.storage)
+        if lease is not None:
+            return lease
+        time.sleep(1)
+    return None

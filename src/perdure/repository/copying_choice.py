@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from perdure.model.errors import NotFound, Refused
+from perdure.model.errors import Damaged, NotFound, Refused
 from perdure.model.logs import LogSpan, StoredSegment
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
@@ -15,6 +16,7 @@ from perdure.model.timeline import Timeline
 from perdure.repository import records
 from perdure.repository.copying_log import same_log, widest_first
 from perdure.repository.pool import Pool
+from perdure.storage.contract import ObjectMissing
 
 __all__ = ["Choice", "choose", "diverged", "refuse_unknown", "same_point"]
 
@@ -177,5 +179,9 @@ def _retention(
     timeline = Timeline(list(points.values()), list(spans.values()), read)
     holds = {hold.number: hold.reason for pool in (target, origin) for hold in pool.holds(source.id)}
     policy = target.policy(source.id)
-    runs = {} if policy.days is None else timeline.runs()
+    runs: dict[int, int] = {}
+    if policy.days is not None:
+        # Log that cannot be read leaves the runs unknown: then points are thinned out as if no log joined them.
+        with contextlib.suppress(Damaged, ObjectMissing):
+            runs = timeline.runs()
     return plan_retention(timeline.points, policy, now_ns=time.time_ns(), holds=holds, runs=runs)

@@ -22,7 +22,7 @@ from perdure.repository.pool import Pool
 from perdure.repository.reach import Ids
 from perdure.storage.contract import ObjectMissing, StorageFailed
 
-__all__ = ["CheckedStreams", "Origin", "Shipment", "Traffic"]
+__all__ = ["Origin", "Shipment", "Traffic"]
 
 BATCH = 1 << 30
 """Stored bytes after which what was shipped is made durable and read back, so that a run that is cut off repeats no
@@ -98,6 +98,16 @@ class Origin:
             raise error if isinstance(error, Damaged) else Damaged(error.message, code="damaged-object") from error
         return content
 
+    def read_many(self, chunks: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        """The contents of chunks, checked, in the order in which they lie; yields ``(index, content)``.
+
+        Raises:
+            Damaged: One cannot be read.
+        """
+        for number, content in self.pool.read_chunks(chunks):
+            self.check(chunks[number], content)
+            yield number, content
+
     def check(self, chunk: bytes, content: bytes) -> None:
         """Make sure that content is what its id says, so that no mistake is ever sealed anew as the truth.
 
@@ -144,19 +154,6 @@ class Origin:
         if self._snapshot is None:
             self._snapshot = self.pool.index.snapshot()
         return self._snapshot
-
-
-class CheckedStreams:
-    """Reads maps and listings of the pool that is copied from; implements ``StreamReader``."""
-
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
-
-    def read_stream(self, ref: StreamRef) -> bytes:
-        data = b"".join(self._origin.read(chunk) for chunk in ref.chunks)
-        if len(data) != ref.size:
-            raise Damaged(f"a stream has {len(data)} bytes instead of {ref.size}", code="damaged-object")
-        return data
 
 
 @dataclass

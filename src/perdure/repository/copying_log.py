@@ -168,6 +168,8 @@ def copy_segment(source: str, origin: Origin, span: LogSpan, other: Pool, *, ver
             f"log that was written to {other.storage.url} does not read back as it was written; it was removed again",
             hint="run the command again; if it happens again, do not trust the storage, or this machine's memory",
         )
+    # Locked only now: what did not arrive had to be removed.
+    other.lock_written(source, [made.name])
     return made
 
 

@@ -18,9 +18,10 @@ from perdure.model.errors import Damaged
 from perdure.model.extents import ID_SIZE, chunk_table
 from perdure.model.listings import content_pieces, read_node
 from perdure.model.points import RecoveryPoint, StreamRef
+from perdure.repository.copying_streams import AheadStreams, taken
 from perdure.repository.copying_translation import Translation, no_ids
 from perdure.repository.maps import decode_map
-from perdure.repository.reach import Ids, StreamReader
+from perdure.repository.reach import Ids
 
 __all__ = ["learn"]
 
@@ -31,9 +32,9 @@ _BATCH = 8192
 
 def learn(
     known: Translation,
-    streams: StreamReader,
+    streams: AheadStreams,
     point: RecoveryPoint,
-    others: StreamReader,
+    others: AheadStreams,
     other: RecoveryPoint,
     *,
     present: Callable[[Ids], NDArray[np.bool_]],
@@ -61,8 +62,8 @@ class _Walk:
     def __init__(
         self,
         known: Translation,
-        streams: StreamReader,
-        others: StreamReader,
+        streams: AheadStreams,
+        others: AheadStreams,
         present: Callable[[Ids], NDArray[np.bool_]],
     ) -> None:
         self._known = known
@@ -108,17 +109,25 @@ class _Walk:
         seen = Translation()
         waiting = [root]
         while waiting:
-            refs = waiting.pop()
-            if self._known.stream(refs[0]) is None and seen.stream(refs[0]) is None:
-                seen.note_stream(*refs)
-                _same_size(refs)
-                self._needed.extend(refs[1].chunks)
+            batch = [refs for refs in taken(waiting, lambda refs: refs[0]) if self._is_new(refs, seen)]
+            self._streams.hold([ref for ref, _ in batch])
+            self._others.hold([other for _, other in batch])
+            for refs in batch:
                 waiting.extend(self._node(refs, seen))
                 if len(self._ids) + len(self._needed) >= _BATCH:
                     self._settle()
         self._settle()
         if self._complete:
             self._known.take_streams(seen)
+
+    def _is_new(self, refs: _Refs, seen: Translation) -> bool:
+        """Whether a stream is met for the first time; then it is noted."""
+        if self._known.stream(refs[0]) is not None or seen.stream(refs[0]) is not None:
+            return False
+        seen.note_stream(*refs)
+        _same_size(refs)
+        self._needed.extend(refs[1].chunks)
+        return True
 
     def _node(self, refs: _Refs, seen: Translation) -> Iterator[_Refs]:
         """The streams below one of a tree."""
@@ -140,15 +149,11 @@ class _Walk:
                 yield entry.listing, other.listing
 
     def _content(self, entry: Entry, other: Entry, seen: Translation) -> None:
-        if (entry.content_map is None) != (other.content_map is None):
+        maps = entry.content_map, other.content_map
+        if (maps[0] is None) != (maps[1] is None):
             raise _shapes_differ()
-        if entry.content_map is not None and other.content_map is not None:
-            refs = entry.content_map, other.content_map
-            if self._known.stream(refs[0]) is not None or seen.stream(refs[0]) is not None:
-                return
-            seen.note_stream(*refs)
-            _same_size(refs)
-            self._needed.extend(refs[1].chunks)
+        if maps[0] is not None and maps[1] is not None and not self._is_new((maps[0], maps[1]), seen):
+            return
         self._pieces(content_pieces(entry, self._streams), content_pieces(other, self._others))
 
     def _pieces(self, pieces: Sequence[Piece], others: Sequence[Piece]) -> None:

@@ -16,7 +16,8 @@ from perdure.model.errors import Refused
 from perdure.model.extents import ID_SIZE, chunk_table
 from perdure.model.listings import content_pieces, put_index, put_listing, put_pieces, read_node
 from perdure.model.points import ImageFile, RecoveryPoint, StreamRef
-from perdure.repository.copying_chunks import CheckedStreams, Shipment
+from perdure.repository.copying_chunks import Shipment
+from perdure.repository.copying_streams import AheadStreams, taken
 from perdure.repository.copying_translation import IdTable, Translation, no_ids, unique_ids
 from perdure.repository.maps import decode_map
 from perdure.repository.reach import Ids
@@ -29,7 +30,7 @@ _BATCH = 8192
 # --- what is missing ---------------------------------------------------------------------------------
 
 
-def needed_chunks(point: RecoveryPoint, known: Translation, streams: CheckedStreams) -> Ids:
+def needed_chunks(point: RecoveryPoint, known: Translation, streams: AheadStreams) -> Ids:
     """The chunks of content that a point names and that the other pool is not known to have, each once.
 
     Raises:
@@ -42,7 +43,7 @@ def needed_chunks(point: RecoveryPoint, known: Translation, streams: CheckedStre
     return unique_ids(np.concatenate(missing))
 
 
-def _named(point: RecoveryPoint, known: Translation, streams: CheckedStreams) -> Iterator[Ids]:
+def _named(point: RecoveryPoint, known: Translation, streams: AheadStreams) -> Iterator[Ids]:
     for file in point.files:
         for ref in (file.base, *file.deltas):
             if known.stream(ref) is None:
@@ -57,22 +58,25 @@ def _named(point: RecoveryPoint, known: Translation, streams: CheckedStreams) ->
         yield chunk_table(batch)
 
 
-def _named_by_tree(root: StreamRef, known: Translation, streams: CheckedStreams) -> Iterator[bytes]:
+def _named_by_tree(root: StreamRef, known: Translation, streams: AheadStreams) -> Iterator[bytes]:
     seen = Translation()
     waiting = [root]
     while waiting:
-        ref = waiting.pop()
-        if known.stream(ref) is not None or seen.stream(ref) is not None:
-            continue
-        seen.note_stream(ref, ref)
-        node = read_node(ref, streams)
-        if isinstance(node, tuple):
-            waiting.extend(node)
-            continue
-        waiting.extend(entry.listing for entry in node if entry.listing is not None)
-        for entry in node:
-            if entry.kind is EntryKind.FILE and _is_unknown(entry.content_map, known):
-                yield from (piece.chunk for piece in content_pieces(entry, streams) if piece.chunk)
+        batch = []
+        for ref in taken(waiting, lambda ref: ref):
+            if known.stream(ref) is None and seen.stream(ref) is None:
+                seen.note_stream(ref, ref)
+                batch.append(ref)
+        streams.hold(batch)
+        for ref in batch:
+            node = read_node(ref, streams)
+            if isinstance(node, tuple):
+                waiting.extend(node)
+                continue
+            waiting.extend(entry.listing for entry in node if entry.listing is not None)
+            for entry in node:
+                if entry.kind is EntryKind.FILE and _is_unknown(entry.content_map, known):
+                    yield from (piece.chunk for piece in content_pieces(entry, streams) if piece.chunk)
 
 
 def _is_unknown(ref: StreamRef | None, known: Translation) -> bool:
@@ -82,7 +86,7 @@ def _is_unknown(ref: StreamRef | None, known: Translation) -> bool:
 # --- the same with other ids -------------------------------------------------------------------------
 
 
-def translated(point: RecoveryPoint, known: Translation, streams: CheckedStreams, shipment: Shipment) -> RecoveryPoint:
+def translated(point: RecoveryPoint, known: Translation, streams: AheadStreams, shipment: Shipment) -> RecoveryPoint:
     """Store a point's maps and listings with the other pool's ids; returns the record that names them.
 
     Args:
@@ -110,7 +114,7 @@ class _Node:
 
 
 class _Translator:
-    def __init__(self, known: Translation, streams: CheckedStreams, shipment: Shipment) -> None:
+    def __init__(self, known: Translation, streams: AheadStreams, shipment: Shipment) -> None:
         self._known = known
         self._streams = streams
         self._shipment = shipment

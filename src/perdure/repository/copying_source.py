@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.model.errors import Damaged, PerdureError, Refused
+from perdure.model.errors import Damaged, NotFound, PerdureError, Refused
 from perdure.model.logs import LogSpan
-from perdure.model.points import DataSource, RecoveryPoint
+from perdure.model.points import DataSource, Hold, RecoveryPoint
 from perdure.repository import records
 from perdure.repository.copying_arrival import DamagedOnArrival
 from perdure.repository.copying_choice import Choice, choose, diverged, refuse_unknown, same_point
-from perdure.repository.copying_chunks import CheckedStreams, Origin, Shipment, Traffic
+from perdure.repository.copying_chunks import Origin, Shipment, Traffic
 from perdure.repository.copying_log import Coverage, copy_segment, widest_first
 from perdure.repository.copying_pairs import learn
 from perdure.repository.copying_point import needed_chunks, translated
 from perdure.repository.copying_report import CopyFailure, SourceCopy
+from perdure.repository.copying_streams import AheadStreams
 from perdure.repository.copying_translation import Translation
 from perdure.repository.leases import WorkLease, take_lease
 from perdure.repository.policies import read_policy
@@ -73,7 +74,7 @@ def copy_source(
     """
     if numbers is not None:
         refuse_unknown(origin.pool, source, numbers)
-    _register(origin.pool, target, source)
+    notes = _register(origin.pool, target, source)
     # What is known to lie in the target is relied on for as long as this lease is held: what is condemned later
     # waits for it, and what was condemned before is not relied on.
     lease = take_lease(target.storage)
@@ -81,12 +82,15 @@ def copy_source(
         target.matched.heed_condemned()
         choice = choose(origin.pool, target, source, numbers)
         copying = _SourceCopying(origin, target, source, choice=choice, options=options, lease=lease)
-        return copying.run(numbers)
+        report = copying.run(numbers)
+        report.notes[:0] = notes
+        return report
     finally:
         lease.release()
 
 
-def _register(origin: Pool, target: Pool, source: DataSource) -> None:
+def _register(origin: Pool, target: Pool, source: DataSource) -> list[str]:
+    """Make a source known in the target, with a policy; returns what a person should know."""
     known = target.sources()
     if any(other.name == source.name and other.id != source.id for other in known):
         raise Refused(
@@ -97,9 +101,12 @@ def _register(origin: Pool, target: Pool, source: DataSource) -> None:
     if all(other.id != source.id for other in known):
         records.copy_source(target.storage, target.keys, source)
     policy = read_policy(origin.storage, origin.keys, source.id)
-    if policy is not None and read_policy(target.storage, target.keys, source.id) is None:
-        with contextlib.suppress(ObjectExists):
-            target.set_policy(source.id, policy)
+    if policy is None or read_policy(target.storage, target.keys, source.id) is not None:
+        return []
+    unlockable = policy.lock and not target.storage.capabilities.immutable
+    with contextlib.suppress(ObjectExists):
+        target.set_policy(source.id, replace(policy, lock=policy.lock and not unlockable))
+    return ["the retention policy was copied without its locks, which this storage cannot keep"] if unlockable else []
 
 
 class _SourceCopying:
@@ -119,7 +126,8 @@ class _SourceCopying:
         self._choice = choice
         self._options = options
         self._lease = lease
-        self._streams = CheckedStreams(origin)
+        self._streams = AheadStreams(origin.read, origin.read_many)
+        self._others = AheadStreams(target.read_chunk, target.read_chunks)
         self._known = Translation()
         self._learned: set[int] = set()
         self._present = target.index.snapshot()
@@ -214,7 +222,7 @@ class _SourceCopying:
             self._learned.add(each)
             point, other = self._choice.common[each]
             try:
-                ids = learn(self._known, self._streams, point, self._target, other, present=self._there)
+                ids = learn(self._known, self._streams, point, self._others, other, present=self._there)
             except (Damaged, ObjectMissing) as error:
                 self._report.notes.append(
                     f"recovery point #{each} could not be compared in both pools: {error.message}"
@@ -278,8 +286,16 @@ class _SourceCopying:
         held = {hold.number for hold in self._target.holds(self._source.id)}
         for hold in self._origin.pool.holds(self._source.id):
             if hold.number in there - held and (numbers is None or hold.number in numbers):
-                with contextlib.suppress(Refused):
-                    self._target.hold(hold)
+                self._hold(hold)
+
+    def _hold(self, hold: Hold) -> None:
+        try:
+            self._target.hold(hold)
+        except NotFound:
+            self._report.notes.append(f"recovery point #{hold.number} was deleted in the copy before it could be held")
+        except Refused as error:
+            if error.code != "already-held":
+                self._failed(f"the hold on recovery point #{hold.number}", error)
 
     def _failed(self, what: str, error: PerdureError) -> None:
         self._report.failures.append(CopyFailure(what, error.code, error.message, error.hint))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import asdict, dataclass
 
+import msgspec
 from blake3 import blake3
 
 from perdure.model.errors import Damaged, NotFound, PerdureError, PoolUnusable
@@ -20,6 +22,8 @@ __all__ = ["NAMES", "Descriptor", "check_descriptor", "read_descriptor", "write_
 
 NAMES = ("pool.copy", "pool")
 """The twin is written first: a pool exists when ``pool`` does."""
+
+_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +78,24 @@ def check_descriptor(data: bytes, name: str) -> Descriptor:
         kind, check = values.pop("perdure"), values.pop("check")
         expected = _line({**values, "check": check}) + b"\n"
         whole = kind == "pool" and check == blake3(_line(values)).hexdigest() and data == expected
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise Damaged(f"the pool descriptor {name} is damaged", code="damaged-object")
-    if values["format"] > FORMAT_VERSION:
+    version = values.get("format")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise PoolUnusable(
-            f"the pool is of format {values['format']}; this perdure reads formats up to {FORMAT_VERSION}",
+            f"the pool is of format {version}; this perdure reads formats up to {FORMAT_VERSION}",
             code="newer-format",
             hint="use a newer perdure",
         )
     try:
-        return Descriptor(**{**values, "fastcdc": tuple(values["fastcdc"])})
-    except (TypeError, KeyError) as error:
+        found = msgspec.convert(values, Descriptor)
+    except msgspec.ValidationError as error:
         raise Damaged(f"the pool descriptor {name} has unknown contents", code="damaged-object") from error
+    if values.keys() != asdict(found).keys() or not _ID.fullmatch(found.id):
+        raise Damaged(f"the pool descriptor {name} has unknown contents", code="damaged-object")
+    return found
 
 
 def read_descriptor(storage: Storage) -> Descriptor:

@@ -34,7 +34,7 @@ def read_document(storage: Storage, keys: KeyRing, name: str, kind: Kind, of: ty
     """
     try:
         return msgspec.msgpack.decode(read_sealed(storage, name, kind, keys), type=of)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
 
 

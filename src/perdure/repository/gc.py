@@ -345,9 +345,11 @@ def _only_elsewhere(pool: Pool, elsewhere: Iterable[bytes]) -> frozenset[bytes]:
 
 def _is_due(run: _Run, condemned: CondemnedList, grace_s: float) -> bool:
     if not condemned.packs:
-        return True
+        # The number of a marker must stay taken, too, while somebody may still mean to publish under it.
+        return not blocking_leases(run.pool.storage, condemned.number)
     left_s = grace_s - (time.time_ns() - condemned.published_ns) / 1e9
-    if left_s > 0:
+    # Without a grace period no clock is asked: that of the storage may go before this machine's.
+    if grace_s > 0 and left_s > 0:
         run.waiting.append(f"{len(condemned.packs)} packs wait for {left_s / 3600:.1f} h of their grace period")
         return False
     blocking = blocking_leases(run.pool.storage, condemned.number)

@@ -98,7 +98,7 @@ class IndexCache:
     def _read_manifest(self) -> _Manifest:
         try:
             manifest = msgspec.msgpack.decode((self._directory / "manifest").read_bytes(), type=_Manifest)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return _Manifest(_VERSION, [])
         return manifest if manifest.version == _VERSION else _Manifest(_VERSION, [])
 

@@ -26,6 +26,12 @@ MAX_EPOCHS = 256
 _SCRYPT = (1 << 15, 8, 1)
 """Cost of a guess: n, r, p of RFC 7914; 32 MiB of memory and some 70 ms."""
 
+_MOST_MEMORY = 256 << 20
+"""A slot whose scrypt would take more bytes than this is refused."""
+
+_MOST_WORK = 64 * (1 << 15) * 8
+"""A slot whose scrypt would take more than 64 times the work of today's (some 5 s) is refused."""
+
 _RECOVERY_PREFIX = "PERDURE1"
 _KEY_FILE_PREFIX = "PERDURE-KEYFILE1"
 
@@ -59,11 +65,14 @@ class Passphrase:
 
     @staticmethod
     def may_cost(cost: tuple[int, ...]) -> bool:
-        """Whether this is a cost that a slot may ask for: n a power of two, and no more than 2 GiB of memory."""
+        """Whether this is a cost that a slot may ask for: n a power of two, and neither memory nor
+        time beyond all measure. Slots are read before anything is authenticated, so anybody may have written them.
+        """
         if len(cost) != 3:
             return False
         n, r, p = cost
-        return 2 <= n <= 1 << 20 and n & (n - 1) == 0 and 1 <= r <= 16 and 1 <= p <= 16
+        powers = 2 <= n <= 1 << 20 and n & (n - 1) == 0 and 1 <= r <= 16 and 1 <= p <= 16
+        return powers and 128 * n * r <= _MOST_MEMORY and n * r * p <= _MOST_WORK
 
     def sealing_key(self, salt: bytes, cost: tuple[int, ...]) -> bytes:
         """The key (32 bytes) that a slot with this salt and cost is sealed with."""

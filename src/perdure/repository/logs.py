@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from perdure.model.errors import Damaged
 from perdure.model.logs import MARK, LogSegment, LogSpan, StoredSegment
 from perdure.model.positions import Position
-from perdure.repository.container import BlockPlace, ContainerReader, ContainerWriter, Kind
+from perdure.repository.container import (
+    HEADER_SIZE,
+    BlockPlace,
+    ContainerReader,
+    ContainerWriter,
+    Kind,
+    decompressed,
+)
 from perdure.repository.keys import KeyRing
 from perdure.storage.contract import ObjectInfo, Storage
 
@@ -38,7 +45,8 @@ __all__ = [
     "span_of",
 ]
 
-_MAX_FOOTER = 1 << 30
+_MAX_FOOTER = 256 << 20
+"""Neither marks (16 million of them) nor index are larger; a hostile footer cannot ask for more memory than this."""
 
 
 class _Footer(msgspec.Struct, frozen=True):
@@ -142,10 +150,12 @@ def _open(storage: Readable, keys: KeyRing, span: LogSpan) -> tuple[ContainerRea
     )
     try:
         footer = msgspec.msgpack.decode(reader.footer()[0], type=_Footer)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"{name} is damaged: {error}", code="damaged-object") from error
     if log_name(footer.source, Position(*footer.after), Position(*footer.last)) != name:
         raise Damaged(f"{name} is damaged: it is another segment", code="damaged-object")
+    if not all(offset >= HEADER_SIZE and 0 <= stored <= reader.size - offset for offset, stored, _ in footer.blocks):
+        raise Damaged(f"{name} is damaged: its blocks lie outside of it", code="damaged-object")
     return reader, footer
 
 
@@ -157,7 +167,7 @@ def read_segment(storage: Readable, keys: KeyRing, span: LogSpan) -> StoredSegme
     """
     _, footer = _open(storage, keys, span)
     try:
-        index = zstandard.ZstdDecompressor().decompress(footer.index, max_output_size=_MAX_FOOTER)
+        index = decompressed(footer.index, _MAX_FOOTER)
         marks = _unpacked_marks(footer.marks)
     except (zstandard.ZstdError, ValueError) as error:
         raise Damaged(f"{span.name} is damaged: its index cannot be read", code="damaged-object") from error
@@ -207,7 +217,7 @@ def _packed_marks(marks: NDArray[np.void]) -> bytes:
 
 
 def _unpacked_marks(data: bytes) -> NDArray[np.void]:
-    raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_FOOTER)
+    raw = decompressed(data, _MAX_FOOTER)
     count, rest = divmod(len(raw), 16)
     if rest:
         raise ValueError("marks of a wrong length")

@@ -24,6 +24,8 @@ __all__ = ["decode_map", "encode_map"]
 
 _HEAD = struct.Struct("<4sHHQII")
 _MAX_SIZE = 1 << 62
+_LONGEST = 64 << 20
+"""No chunk has more bytes, so no extent reaches farther into one."""
 
 
 def encode_map(extents: ExtentMap) -> bytes:
@@ -60,6 +62,8 @@ def decode_map(data: bytes) -> ExtentMap:
     sane = (gap <= size) & (length <= size) & (length > 0)
     if not sane.all() or float(gap.sum(dtype=np.float64) + length.sum(dtype=np.float64)) > size + 4096.0:
         raise Damaged("an extent map is damaged: its extents leave the file", code="damaged-map")
+    if not ((chunk == HOLE) | (length + start <= _LONGEST)).all():
+        raise Damaged("an extent map is damaged: an extent is longer than any chunk", code="damaged-map")
     rows = np.empty(n, dtype=EXTENT)
     ends = np.cumsum(gap + length, dtype=np.uint64)
     rows["offset"], rows["length"], rows["chunk"], rows["start"] = ends - length, length, chunk, start

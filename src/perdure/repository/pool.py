@@ -177,7 +177,7 @@ class Pool:
             lease.release()
             raise
         chunks = ChunkWriter(self.storage, self.keys, self.index)
-        return PoolCapture(chunks, number, write, lease, partial(self._lock_written, source))
+        return PoolCapture(chunks, number, write, lease, partial(self.lock_written, source))
 
     def delete_points(self, source: str, numbers: Sequence[int]) -> Sequence[int]:
         """Delete records; what only they needed is collected later.
@@ -297,7 +297,7 @@ class Pool:
         points = [point for point in self.points(source) if point.number in until_ns]
         return lock_points(self.storage, self, self.index.snapshot(), points, until_ns)
 
-    def _lock_written(self, source: str, names: Sequence[str]) -> None:
+    def lock_written(self, source: str, names: Sequence[str]) -> None:
         """Lock what was just written for the retention range, where the source's policy asks for it."""
         if not self.storage.capabilities.immutable:
             return
@@ -346,14 +346,14 @@ class Pool:
                 code="log-gap",
                 hint="run: perdure check NAME",
             )
-        self._lock_written(source, [span.name])
+        self.lock_written(source, [span.name])
         self._tails[source] = max(tail, segment.last)
         return span
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         try:
             span = logs.append_segment(self.storage, self.keys, source, segment)
-            self._lock_written(source, [span.name])
+            self.lock_written(source, [span.name])
             return span
         except ObjectExists:
             return next(span for span in self.spans(source) if span.name == logs.segment_name(source, segment))

@@ -181,12 +181,13 @@ class LocalStorage:
             return self._read_up_to(fd, 0, self._filesystem.fstat(fd).size)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        with self._opened(name) as fd:
-            return self._read_up_to(fd, offset, length)
+        return self.read_ranges(name, [(offset, length)])[0]
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         with self._opened(name) as fd:
-            return [self._read_up_to(fd, offset, length) for offset, length in ranges]
+            # The operating system takes memory for all that it is asked for, so it is not asked for more than there is.
+            size = self._filesystem.fstat(fd).size
+            return [self._read_up_to(fd, offset, min(length, size - offset)) for offset, length in ranges]
 
     def size(self, name: str) -> int:
         try:
@@ -218,7 +219,7 @@ class LocalStorage:
             raise self._unreadable(name, error) from error
 
     def _read_up_to(self, fd: int, offset: int, length: int) -> bytes:
-        data = self._filesystem.pread(fd, length, offset)
+        data = self._filesystem.pread(fd, length, offset) if length > 0 else b""
         while len(data) < length:
             more = self._filesystem.pread(fd, length - len(data), offset + len(data))
             if not more:

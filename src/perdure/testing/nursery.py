@@ -22,10 +22,14 @@ from perdure.cli import app
 __all__ = ["Nursery", "main"]
 
 _WARM = (
-    *(f"perdure.cli.commands.{verb}" for verb in ("check", "express_full", "protect", "recover", "sync", "watch")),
+    *(
+        f"perdure.cli.commands.{verb}"
+        for verb in ("check", "copy", "express_full", "gc", "protect", "prune", "recover", "sync", "watch")
+    ),
     "perdure.protection.image_verbs",
     "perdure.protection.recovery",
     "perdure.protection.watch",
+    "perdure.repository.copying",
     "perdure.repository.pool",
     "perdure.workloads.sqlite",
 )

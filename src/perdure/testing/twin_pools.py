@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from perdure.model.entries import Entry, EntryKind, Piece
 from perdure.model.extents import build
@@ -42,7 +44,7 @@ FOLDER = DataSource(id="6" * 32, name="share", workload="files", location="/srv/
 
 _PASSPHRASE = b"correct horse"
 
-Tree = Mapping[str, "Tree | Sequence[bytes]"]
+Tree = Mapping[str, "Mapping[str, Any] | Sequence[bytes]"]
 """A folder: below each name another folder, or a file's content as the chunks that it is put in."""
 
 
@@ -75,9 +77,9 @@ def put_delta(pool: Pool, before: RecoveryPoint, changes: Mapping[int, bytes], p
     return capture.commit(draft)
 
 
-def put_tree(pool: Pool, tree: Tree, *, source: str = FOLDER.id) -> RecoveryPoint:
-    """Commit a point of a folder."""
-    capture = pool.capture(source)
+def put_tree(pool: Pool, tree: Tree, *, depth: int = 0) -> RecoveryPoint:
+    """Commit a point of a folder; with a depth it lies below so many folders that hold nothing else."""
+    capture = pool.capture(FOLDER.id)
 
     def directory(name: bytes, below: Tree) -> Entry:
         entries = []
@@ -86,15 +88,23 @@ def put_tree(pool: Pool, tree: Tree, *, source: str = FOLDER.id) -> RecoveryPoin
                 entries.append(directory(each.encode(), content))
                 continue
             pieces = [Piece(capture.put(chunk) if chunk.strip(b"\0") else b"", 0, len(chunk)) for chunk in content]
-            file = Entry(each.encode(), EntryKind.FILE, size=sum(map(len, content)), xattrs={b"user.x": os.urandom(32)})
+            file = Entry(
+                each.encode(),
+                EntryKind.FILE,
+                size=sum(map(len, content)),
+                xattrs={b"user.x": blake3(each.encode()).digest()},
+            )
             if len(pieces) > INLINE_PIECES:
                 entries.append(replace(file, content_map=put_pieces(pieces, capture)))
             else:
                 entries.append(replace(file, content=tuple(pieces)))
         return Entry(name, EntryKind.DIRECTORY, listing=put_listing(entries, capture))
 
-    root = store_root(directory(b"", tree), capture)
-    return capture.commit(RecoveryPoint(0, source, PointKind.FILE, time.time_ns(), tree=root))
+    root = directory(b"d", tree)
+    for _ in range(depth):
+        root = Entry(b"d", EntryKind.DIRECTORY, listing=put_listing([root], capture))
+    ref = store_root(replace(root, name=b""), capture)
+    return capture.commit(RecoveryPoint(0, FOLDER.id, PointKind.FILE, time.time_ns(), tree=ref))
 
 
 def append_log(pool: Pool, source: str, after: Position, last: Position, payload: bytes = b"") -> LogSpan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,13 +20,22 @@ from perdure.testing.ese_samples import SAMPLES_MISSING, sample_files, unpacked
 
 SAMPLES = sample_files()
 LARGE = "large"
-"""One sample has 65 thousand columns: its catalogs are compared in steps, or this would take minutes."""
-STEP = 500
+"""One sample has 65 thousand columns: the first rows of its catalogs are compared, or this would take minutes."""
+FIRST = 1000
+_NOT_GIVEN = object()
+"""What libesedb has and its Python interface does not give: several values, and compressed binary ones."""
 
 pytestmark = pytest.mark.skipif(not SAMPLES, reason=SAMPLES_MISSING)
 
 
-@pytest.fixture(params=SAMPLES, ids=lambda path: path.name.removesuffix(".edb.gz"))
+def _parameters() -> list[object]:
+    return [
+        pytest.param(path, id=path.name.removesuffix(".edb.gz"), marks=[pytest.mark.slow] if LARGE in path.name else [])
+        for path in SAMPLES
+    ]
+
+
+@pytest.fixture(params=_parameters())
 def sample(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return unpacked(request.param, tmp_path)
 
@@ -68,11 +78,11 @@ def test_dissect_reads_the_same_values(sample: Path) -> None:
         for other in theirs.tables():
             table = catalog.table(other.name)
             assert [column.name for column in other.columns] == [column.name for column in table.columns]
-            ours = list(rows_of(database, table))
-            others = list(other.records())
+            most = FIRST if LARGE in sample.name else None
+            ours = list(islice(rows_of(database, table), most))
+            others = list(islice(other.records(), most))
             assert len(ours) == len(others)
-            step = STEP if LARGE in sample.name and len(ours) > STEP else 1
-            for row, record in list(zip(ours, others, strict=True))[::step]:
+            for row, record in zip(ours, others, strict=True):
                 values = row.values()
                 for column in _some(table.columns):
                     expected = _plain(record.get(column.name))
@@ -127,7 +137,7 @@ def test_libesedb_reads_the_same_values(small_sample: Path) -> None:
 
 
 def _compare_row(table: Table, values: dict[str, Any], record: Any) -> int:
-    """Compare what libesedb has; it knows no defaults, so what it has not must be null or a default here."""
+    """Compare what libesedb has. It knows no defaults, and gives the unused bytes of fixed columns that are null."""
     compared = 0
     for at in range(record.number_of_values):
         column = table.columns[at]
@@ -137,7 +147,15 @@ def _compare_row(table: Table, values: dict[str, Any], record: Any) -> int:
         if stored is None:
             assert ours is None or column.default is not None or column.flags & ColumnFlag.MULTIVALUED
             continue
-        assert _as_bytes(column, ours) == stored, (table.name, column.name)
+        if stored is _NOT_GIVEN or (ours is None and column.fixed):
+            continue
+        if isinstance(stored, str):
+            # It reads compressed text as UTF-16 also where the column holds single bytes.
+            stored = stored.encode("utf-16-le")
+        as_stored = _as_bytes(column, ours)
+        if isinstance(ours, str) and len(stored) % 2:
+            as_stored = as_stored[: len(stored)]  # a column of an odd fixed size cuts its last character in half
+        assert as_stored == stored, (table.name, column.name)
         compared += 1
     return compared
 
@@ -146,12 +164,13 @@ def _libesedb(record: Any, at: int) -> Any:
     flags = record.get_value_data_flags(at)
     several, separate, compressed = 0x08, 0x04, 0x02
     if flags & several:
-        multiple = record.get_value_data_as_multi_value(at)
-        return [multiple.get_value_data(index) for index in range(multiple.number_of_values)] if multiple else None
+        return _NOT_GIVEN
     if flags & separate:
         return record.get_value_data_as_long_value(at).get_data()
     if flags & compressed:
-        return record.get_value_data_as_string(at)
+        return (
+            _NOT_GIVEN if record.get_column_type(at) == ColumnType.LONG_BINARY else record.get_value_data_as_string(at)
+        )
     return record.get_value_data(at)
 
 
@@ -171,8 +190,6 @@ _CODES = {
 
 def _as_bytes(column: Column, value: Any) -> Any:
     """A value as it is stored."""
-    if isinstance(value, list):
-        return [_as_bytes(column, item) for item in value]
     if isinstance(value, bool):
         return b"\xff" if value else b"\0"
     if column.type in _CODES:

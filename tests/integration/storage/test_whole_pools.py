@@ -70,6 +70,29 @@ def test_a_pool_on_azure(perdure: CommandLine, azurite: Azurite, prefix: str, fo
     journey(perdure, azurite, where, url, folder)
 
 
+def test_a_second_copy_on_s3(perdure: CommandLine, seaweedfs: SeaweedFS, prefix: str, folder: Path) -> None:
+    """A pool on a disk is copied to a bucket, in two runs, and after its loss everything comes back from there."""
+    root, database, pool = folder.parent, folder.parent / "app.db", folder.parent / "pool"
+    url = f"s3://pools/{prefix}?endpoint={seaweedfs.endpoint}"
+    write(database, "PRAGMA journal_mode=WAL", "CREATE TABLE t(v)", "INSERT INTO t VALUES ('first')")
+    perdure.document("pool", "create", pool)
+    perdure.document("pool", "create", url)
+    perdure.document("protect", f"files:{folder}", "--pool", pool, "--as", "share")
+    perdure.document("protect", f"sqlite:{database}", "--pool", pool, "--as", "app")
+    assert perdure.document("copy", pool, url)["complete"]
+    write(database, "INSERT INTO t VALUES ('second')")
+    perdure.document("sync", "app")
+    assert perdure.document("copy", pool, url)["sources"][0]["log_segments"] == 1
+    shutil.rmtree(pool)
+
+    perdure.document("recover", "share", "--to", "latest", "--target", root / "share-again", "--pool", url)
+    perdure.document("recover", "app", "--to", "latest", "--target", root / "app-again.db", "--pool", url)
+
+    assert (root / "share-again" / "large").read_bytes() == (folder / "large").read_bytes()
+    assert query(root / "app-again.db", "SELECT v FROM t") == [["first"], ["second"]]
+    assert perdure.document("verify", url, "--data")["sound"]
+
+
 def test_a_pool_is_only_made_below_an_empty_prefix(perdure: CommandLine, seaweedfs: SeaweedFS, prefix: str) -> None:
     """Where objects lie already no pool is made, and nothing is changed."""
     url = seaweedfs.url("pools", prefix)

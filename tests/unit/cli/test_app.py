@@ -38,6 +38,7 @@ COMMANDS = [
     "browse",
     "verify",
     "status",
+    "copy",
     "completion",
 ]
 

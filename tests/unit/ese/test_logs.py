@@ -204,6 +204,29 @@ def test_a_record_of_an_unknown_type_is_damage(maker: LogMaker, tmp_path: Path) 
     assert len(log.records) == 1
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [struct.pack("<BH", 77, 5) + bytes(5)],
+        [struct.pack("<BIH", 76, 50, 5) + bytes(5), struct.pack("<BIH", 76, 50, 5) + bytes(5)],
+        [struct.pack("<BIH", 76, 50, 5) + bytes(5), struct.pack("<BHBI", 8, 1, 0x10, 1)],
+        [struct.pack("<BIH", 76, 6, 5) + bytes(5), struct.pack("<BH", 77, 5) + bytes(5)],
+        [struct.pack("<BIH", 76, 9, 5) + b"\x20" * 5, struct.pack("<BH", 77, 4) + bytes(4)],
+    ],
+    ids=["no-beginning", "begun-twice", "interrupted", "too-long", "of-another-size"],
+)
+def test_broken_fragments_are_damage(maker: LogMaker, tmp_path: Path, pieces: list[bytes]) -> None:
+    """Fragments that make no record are reported, and what is before them is still read."""
+    known = struct.pack("<BHBI", 8, 1, 0x10, 1)
+    log = read_log(written(tmp_path, maker.log([known, *pieces, known], 5, example_times(1)[0])))
+
+    assert not log.readable
+    assert [finding.code for finding in damage_in(log.findings)] == ["ese-log-record-damaged"]
+    assert log.records is not None
+    assert [record.content for record in log.records][:1] == [known]
+    assert all(record.content == known for record in log.records)
+
+
 def test_a_log_that_ends_in_a_record_is_damage_only_if_it_is_closed(maker: LogMaker, tmp_path: Path) -> None:
     """The log being written may end within a record, a closed one may not."""
     content = bytearray(

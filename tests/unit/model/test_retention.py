@@ -200,3 +200,25 @@ def test_whatever_the_policy_the_unbreakable_rules_hold(
     inside = [p for p in points if min(points[-1].time_ns, p.time_ns) >= points[-1].time_ns - policy.days * DAY_NS]
     if plan.log_from is not None:
         assert all(point.position >= plan.log_from for point in inside)
+
+
+def test_log_before_an_image_whose_clock_was_set_back_stays() -> None:
+    """An image that seems older than the one before it is no base: the log before it may be of yesterday."""
+    points = [image(1, 0), image(2, 20), image(3, 3), image(4, 21)]
+
+    plan = planned(points, RetentionPolicy(days=5))
+
+    assert plan.log_from == Position(1, 1)
+    assert numbers(plan) == [1, 2, 3, 4]
+    assert numbers(planned(points, RetentionPolicy(days=5), runs={1: 0, 2: 0, 3: 0, 4: 0})) == [1, 2, 4]
+    assert "the clock was set back" in plan.kept[2].reasons[0]
+
+
+def test_when_the_clock_is_right_again_what_was_doubtful_goes() -> None:
+    """The next image that is older than the range, and younger than all before it, is the base again."""
+    points = [image(1, 0), image(2, 20), image(3, 3), image(4, 21), image(5, 40)]
+
+    plan = planned(points, RetentionPolicy(days=5))
+
+    assert plan.log_from == Position(1, 4)
+    assert numbers(plan) == [4, 5]

@@ -33,6 +33,14 @@ def test_an_object_reads_back_whole_and_in_parts(storage: LocalStorage) -> None:
     assert [(o.name, o.size) for o in storage.list("a")] == [("a/b", 11)]
 
 
+def test_a_range_far_beyond_the_end_takes_no_memory(storage: LocalStorage) -> None:
+    """What a damaged place asks for is cut to what there is before anything is read."""
+    storage.create("a", b"hello")
+
+    assert storage.read_range("a", 1, 1 << 50) == b"ello"
+    assert storage.read_range("a", 1 << 62, 1 << 62) == b""
+
+
 def test_a_name_is_given_once(storage: LocalStorage) -> None:
     """A second object of the same name is refused and changes nothing."""
     storage.create("a", b"first")

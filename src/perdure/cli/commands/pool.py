@@ -127,7 +127,11 @@ def open_(
         else:
             held = count(len(sources), "data source")
             print_lines([f"Opened storage pool {opened.id} in {opened.storage.url}: {held}."])
-            print_lines(line for source in sources for line in _source_lines(source, elsewhere.get(source.id), path))
+            print_lines(
+                line
+                for source in sources
+                for line in _source_lines(source, elsewhere.get(source.id), opened.storage.url)
+            )
         return 7 if opened.damage else 0
 
 
@@ -138,14 +142,14 @@ def _protected_elsewhere(session: Session, pool_id: str) -> dict[str, str]:
     return {known.id: urls.get(known.pool_id, known.pool_id) for known in others}
 
 
-def _source_lines(source: DataSource, elsewhere: str | None, path: str) -> list[str]:
+def _source_lines(source: DataSource, elsewhere: str | None, url: str) -> list[str]:
     line = f"  {source.name}  {source.workload}:{source.location}"
     if elsewhere is None:
         return [line]
     return [
         f"{line}  (a second copy; this machine protects it in {elsewhere})",
-        f"    Recover from the copy with: perdure recover {source.name} --to latest --target PATH --pool {path}",
-        f"    If {elsewhere} is lost, protect it here from now on with: perdure pool open {path} --take-over",
+        f"    Recover from the copy with: perdure recover {source.name} --to latest --target PATH --pool {url}",
+        f"    If {elsewhere} is lost, protect it here from now on with: perdure pool open {url} --take-over",
     ]
 
 

@@ -48,7 +48,7 @@ class Records:
 
     Args:
         generation: The log's.
-        content: The bytes that records lie in, ``uint8[n]``: segments, then the records that were in fragments.
+        content: The bytes that records lie in, ``uint8[n]``.
         starts: Where each begins in ``content``, ``int64[n]``.
         sizes: Bytes of each, ``int64[n]``.
         places: Where each begins in the file, ``int64[n]``.
@@ -177,7 +177,11 @@ def _unreadable(log: Segments, content: Octets, start: int) -> Finding:
 
 
 class _Joining:
-    """Puts records in fragments together again."""
+    """Puts records in fragments together again.
+
+    A fragment's bytes are moved to directly behind those of the fragment before it, over the heads between them: so the
+    whole record lies behind the head of its first fragment, and no other buffer is needed.
+    """
 
     def __init__(self, log: Segments, content: Octets, starts: Places, sizes: Places, shift: int) -> None:
         self.content, self.starts, self.sizes, self.places = content, starts, sizes, starts + shift
@@ -187,51 +191,61 @@ class _Joining:
         types = content[starts]
         pieces = np.flatnonzero((types == FRAGMENT_BEGIN) | (types == FRAGMENT))
         if len(pieces):
-            self._join(pieces)
+            self._join(pieces, types)
 
-    def _join(self, pieces: Places) -> None:
-        raw = self.content.tobytes()
-        owners, wholes = [], []
-        whole, wanted, owner, last = b"", 0, -1, -2
-        for piece in pieces.tolist():
-            start, size = int(self.starts[piece]), int(self.sizes[piece])
-            if raw[start] == FRAGMENT_BEGIN:
+    def _join(self, pieces: Places, types: Octets) -> None:
+        memory = self.content.data
+        joined: list[tuple[int, int, int]] = []
+        problem: tuple[int, str] | None = None
+        wanted = end = begin = 0
+        owner, last = -1, -2
+        some = zip(pieces.tolist(), self.starts[pieces].tolist(), self.sizes[pieces].tolist(), strict=True)
+        for piece, start, size in some:
+            if types[piece] == FRAGMENT_BEGIN:
                 if wanted:
-                    return self._broken(piece, "it begins before the record before it is complete")
-                owner, wanted = piece, int.from_bytes(raw[start + 1 : start + 5], "little")
-                whole = raw[start + _BEGIN_HEAD : start + size]
+                    problem = piece, "it begins before the record before it is complete"
+                    break
+                owner, begin, end = piece, start + _BEGIN_HEAD, start + size
+                wanted = int.from_bytes(memory[start + 1 : start + 5], "little")
             else:
                 if not wanted or piece != last + 1:
-                    return self._broken(piece, "it continues no record")
-                whole += raw[start + _FRAGMENT_HEAD : start + size]
+                    problem = piece, "it continues no record"
+                    break
+                part = memory[start + _FRAGMENT_HEAD : start + size]
+                memory[end : end + len(part)] = part
+                end += len(part)
             last = piece
-            if len(whole) > wanted:
-                return self._broken(piece, f"its parts have {len(whole)} bytes, and it has {wanted}")
-            if len(whole) == wanted:
-                owners.append(owner)
-                wholes.append(whole)
+            if end - begin > wanted:
+                problem = owner, f"its parts have {end - begin} bytes, and it has {wanted}"
+                break
+            if end - begin == wanted:
+                joined.append((owner, begin, wanted))
                 wanted = 0
-        if wanted and last + 1 < len(self.starts):
-            return self._broken(last + 1, "another record begins before the record before it is complete")
-        self.unfinished = _position(self._generation, int(self.places[owner])) if wanted else None
-        return self._replace(pieces, owners, wholes)
+        if wanted and problem is None:
+            if last + 1 < len(self.starts):
+                problem = last + 1, "another record begins before the record before it is complete"
+            else:
+                self.unfinished = _position(self._generation, int(self.places[owner]))
+        until = len(self.starts)
+        if problem is not None:
+            self._broken(*problem)
+            until = problem[0]
+        self._replace(pieces, joined, until)
 
-    def _replace(self, pieces: Places, owners: list[int], wholes: list[bytes]) -> None:
-        """Let the first fragment's place stand for the whole record, and drop the others."""
-        end = len(self.content) - SizeTable.MARGIN
-        lengths = np.array([len(whole) for whole in wholes], np.int64)
-        margin = np.zeros(SizeTable.MARGIN, np.uint8)
-        joined = np.frombuffer(b"".join(wholes), np.uint8)
-        self.content = np.concatenate([self.content[:end], joined, margin])
-        begins = end + np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    def _replace(self, pieces: Places, joined: list[tuple[int, int, int]], until: int) -> None:
+        """Let the first fragment's place stand for the whole record; drop the others, and what follows a broken one."""
+        owners, begins, wholes = np.array(joined, np.int64).reshape(-1, 3).T
         keep = np.ones(len(self.starts), bool)
         keep[pieces] = False
         keep[owners] = True
+        keep[until:] = False
         starts, sizes = self.starts.copy(), self.sizes.copy()
-        starts[owners], sizes[owners] = begins[: len(owners)], lengths
-        expected = SizeTable(self.content).sizes(begins[: len(owners)], self.content[begins[: len(owners)]])
-        for index in np.flatnonzero(expected != lengths):
-            self._broken(owners[int(index)], f"it has {lengths[index]} bytes, and its fields ask for {expected[index]}")
+        starts[owners], sizes[owners] = begins, wholes
+        expected = SizeTable(self.content).sizes(begins, self.content[begins])
+        for index in np.flatnonzero(expected != wholes):
+            what = f"it has {wholes[index]} bytes, and its fields ask for {expected[index]}"
+            self._broken(int(owners[index]), what)
+            keep[owners[index] :] = False
         self.starts, self.sizes, self.places = starts[keep], sizes[keep], self.places[keep]
 
     def _broken(self, index: int, what: str) -> None:
