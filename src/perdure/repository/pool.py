@@ -28,8 +28,9 @@ from perdure.repository.descriptor import Descriptor
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
+from perdure.repository.known_damage import damaged_log, damaged_points
 from perdure.repository.leases import deletion_at_work, take_deletion_lease, take_lease
-from perdure.repository.ledger import damaged_log, damaged_points, ledger_numbers, read_damage
+from perdure.repository.ledger import ledger_numbers, read_damage
 from perdure.repository.locking import delete_unlocked, lock_points, lock_written
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex
