@@ -39,9 +39,6 @@ from perdure.storage.contract import ObjectLocked, Storage
 
 __all__ = ["Healed", "Healing", "Origin", "heal_pool"]
 
-_ROUNDS = 16
-"""Healing a map shows what is missing below it, so a run goes round until nothing more can be healed."""
-
 Progress = Callable[[int], None]
 
 
@@ -91,15 +88,14 @@ def heal_pool(
     with _alone(pool.storage) as lease:
         run = HealingRun(pool, (*((second,) if second is not None else ()), *origins), lease, progress)
         found = report
-        for _ in range(_ROUNDS):
+        # Healing a map shows what is missing below it, so a run goes round until nothing more can be healed.
+        while not found.sound:
             before = len(run.healed)
             _heal_objects(run, second, found.damage)
             heal_packs(run, [damage for damage in found.damage if damage.kind == "pack"])
             if len(run.healed) == before:
                 break
             found = verify_pool(pool, data=True, only=run.look_at, progress=progress)
-            if found.sound:
-                break
     return Healing(tuple(run.healed), run.written, run.condemned, found)
 
 
@@ -126,8 +122,10 @@ def _alone(storage: Storage) -> Iterator[WorkLease]:
 def _heal_objects(run: HealingRun, other: SecondCopy | None, damage: Sequence[Damage]) -> None:
     for name in finish_replacements(run.pool.storage):
         run.note(name, "unfinished healing", "finished")
+    # What was replaced already and is damaged again lies on a failing disk; once is enough.
+    tried = {(each.object, each.kind) for each in run.healed}
     for each in damage:
-        if each.kind in ("pack", "map", "tree", "unfinished healing"):
+        if each.kind in ("pack", "map", "tree", "unfinished healing") or (each.object, each.kind) in tried:
             continue
         run.lease.renew_if_due()
         # What is locked against deletion stays damaged, and named, until the lock runs out.

@@ -69,7 +69,8 @@ def heal_packs(run: HealingRun, damage: Sequence[Damage]) -> None:
 
 def _words(damage: Damage, how: Mapping[bytes, str]) -> str:
     healed = [how[chunk] for chunk in damage.chunks if chunk in how]
-    return f"{len(healed)} chunks from {', '.join(sorted(set(healed)))}" if healed else ""
+    number = f"{len(healed):,} {'chunk' if len(healed) == 1 else 'chunks'}"
+    return f"{number} from {', '.join(sorted(set(healed)))}" if healed else ""
 
 
 def _good_content(
@@ -147,9 +148,10 @@ def _retire(
     pool = run.pool
     if not hurt:
         return
+    copied = []
     with NewPacks(pool, run.lease.renew_if_due) as packs:
-        for pack in hurt:
-            read_pack(
+        for pack, each in hurt.items():
+            reading = read_pack(
                 pool.storage,
                 pool.keys,
                 pack,
@@ -158,12 +160,18 @@ def _retire(
                 on_content=packs.add_if_new,
                 progress=run.progress,
             )
+            run.look_at.add(each.object)
+            # What has become unreadable only since the verification is looked at anew in the next round.
+            if reading.hurt.keys() <= set(each.chunks):
+                copied.append(pack)
         packs.make_durable()
         run.look_at.update(packs.names)
         run.written += packs.written
-    _condemn(run, hurt)
-    run.condemned += len(hurt)
-    for each in hurt.values():
+    if not copied:
+        return
+    _condemn(run, copied)
+    run.condemned += len(copied)
+    for each in map(hurt.__getitem__, copied):
         words = _words(each, how)
         run.note(each.object, each.kind, f"{words}; {_CONDEMNED}" if words else _CONDEMNED[:1].upper() + _CONDEMNED[1:])
 

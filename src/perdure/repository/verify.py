@@ -213,7 +213,13 @@ class _Run:
                 found.append(self._with_points(damage, affected))
         affected = self._still_there(touched.missing, points)
         if affected:
-            what = f"{len(walk.missing)} chunks that recovery points need are in no pack"
+            one = len(walk.missing) == 1
+            which = (
+                "1 chunk that recovery points need is"
+                if one
+                else (f"{len(walk.missing):,} chunks that recovery points need are")
+            )
+            what = f"{which} in no pack"
             missing = Damage(MISSING, "pack", what, chunks=tuple(sorted(walk.missing)), found_ns=self.findings.begun_ns)
             found.append(self._with_points(missing, affected))
         self.findings.structure = (*self.small.damage, *found)
@@ -313,7 +319,7 @@ class _Run:
         if chunks:
             reasons = sorted(set(found.hurt.values()))
             what = "; ".join(
-                filter(None, [what, f"{len(chunks)} of {found.chunks or len(chunks)} chunks are damaged", *reasons[:1]])
+                filter(None, [what, f"{len(chunks):,} of its {found.chunks:,} chunks damaged", *reasons[:1]])
             )
         now_ns = time.time_ns()
         damage = Damage(target.name, "pack", what, (), (), chunks, now_ns, by_reading=True)
