@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import zstandard
@@ -22,8 +21,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from perdure.model.errors import Damaged
-from perdure.repository.container import Kind
-from perdure.repository.damage import MISSING, Damage
+from perdure.repository.container import Kind, decompressed
+from perdure.repository.damage import Damage
 from perdure.repository.documents import numbered, read_document, write_document
 from perdure.repository.index_segment import PACK_ID, as_pack_ids, find_packs
 from perdure.repository.keys import KeyRing
@@ -33,11 +32,6 @@ from perdure.storage.contract import ObjectExists, ObjectLocked, ObjectMissing, 
 __all__ = [
     "Ledger",
     "RunFindings",
-    "damaged_copies",
-    "damaged_log",
-    "damaged_packs",
-    "damaged_points",
-    "known_damage",
     "ledger_numbers",
     "merged",
     "object_key",
@@ -50,17 +44,8 @@ __all__ = [
 _PREFIX = "checks"
 _KEPT = 2
 _MOST = 1 << 30
+"""Bytes of the columns of fifty million objects; a hostile ledger cannot ask for more memory than this."""
 _SECOND_NS = 10**9
-
-
-class Pool(Protocol):
-    """What knowing a pool's damage needs of it."""
-
-    @property
-    def storage(self) -> Storage: ...
-
-    @property
-    def keys(self) -> KeyRing: ...
 
 
 def object_key(name: str) -> bytes:
@@ -152,7 +137,7 @@ def read_one(storage: Storage, keys: KeyRing, number: int) -> Ledger:
     """
     stored = read_document(storage, keys, _name(number), Kind.CHECK, _Stored)
     try:
-        columns = zstandard.ZstdDecompressor().decompress(stored.times, max_output_size=_MOST) if stored.times else b""
+        columns = decompressed(stored.times, _MOST) if stored.times else b""
     except zstandard.ZstdError as error:
         raise Damaged(f"{_name(number)} is damaged: {error}", code="damaged-object") from error
     count, rest = divmod(len(columns), 20)
@@ -315,49 +300,3 @@ def _stored(ledger: Ledger) -> _Stored:
             for each in ledger.damage
         ),
     )
-
-
-# --- what is known of points -------------------------------------------------------------------------
-
-
-def damaged_points(damage: Iterable[Damage]) -> dict[str, dict[int, str]]:
-    """By source id the numbers of the points that damage touches, each with the words that say how."""
-    found: dict[str, dict[int, str]] = {}
-    for each in damage:
-        for source, number in each.points:
-            known = found.setdefault(source, {})
-            known[number] = "; ".join(filter(None, (known.get(number), _words(each))))
-    return found
-
-
-def damaged_log(damage: Iterable[Damage]) -> dict[str, dict[str, str]]:
-    """By source id the names of damaged log segments, each with the words that say how."""
-    found: dict[str, dict[str, str]] = {}
-    for each in damage:
-        if each.kind == "log":
-            found.setdefault(each.object.split("/")[1], {})[each.object] = each.what
-    return found
-
-
-def _words(damage: Damage) -> str:
-    return damage.what if damage.object == MISSING else f"{damage.object}: {damage.what}"
-
-
-def known_damage(pool: Pool) -> dict[str, dict[int, str]]:
-    """By source id the numbers of the points that are known not to recover whole, each with the words that say why."""
-    return damaged_points(read_damage(pool.storage, pool.keys))
-
-
-def damaged_packs(damage: Iterable[Damage]) -> frozenset[bytes]:
-    """The ids of packs in which something is damaged."""
-    return frozenset(pack for each in damage if (pack := pack_id(each.object)) is not None)
-
-
-def damaged_copies(damage: Iterable[Damage]) -> Mapping[bytes, frozenset[bytes]]:
-    """By pack id the chunks whose copies there are damaged."""
-    found: dict[bytes, frozenset[bytes]] = {}
-    for each in damage:
-        pack = pack_id(each.object)
-        if pack is not None and each.chunks:
-            found[pack] = frozenset(each.chunks) | found.get(pack, frozenset())
-    return found

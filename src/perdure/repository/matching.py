@@ -23,7 +23,8 @@ from perdure.model.errors import Damaged
 from perdure.repository.condemned import CondemnedList, condemned_numbers, read_condemned
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
-from perdure.repository.ledger import damaged_packs, ledger_numbers, read_damage
+from perdure.repository.known_damage import damaged_packs
+from perdure.repository.ledger import ledger_numbers, read_damage
 from perdure.repository.packs import FOOTER_ROW, pack_id, read_pack_index, salvage_pack_index
 from perdure.storage.contract import ObjectMissing, Storage
 

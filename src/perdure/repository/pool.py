@@ -21,8 +21,9 @@ from perdure.repository.damage import Damage
 from perdure.repository.descriptor import Descriptor
 from perdure.repository.index import ChunkIndex
 from perdure.repository.keys import KeyRing
+from perdure.repository.known_damage import damaged_log, damaged_points
 from perdure.repository.leases import take_lease
-from perdure.repository.ledger import damaged_log, damaged_points, ledger_numbers, read_damage
+from perdure.repository.ledger import ledger_numbers, read_damage
 from perdure.repository.locking import lock_points
 from perdure.repository.maps import decode_map
 from perdure.repository.matching import MatchedIndex

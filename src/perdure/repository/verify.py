@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -33,11 +33,13 @@ from perdure.repository import logs, records
 from perdure.repository.damage import MISSING, Damage, failures_of
 from perdure.repository.damage_walk import DamageWalk
 from perdure.repository.index_segment import PACK_ID, as_pack_ids
-from perdure.repository.ledger import Ledger, RunFindings, damaged_copies, read_ledger, write_findings
+from perdure.repository.known_damage import damaged_copies
+from perdure.repository.ledger import Ledger, RunFindings, read_ledger, write_findings
 from perdure.repository.packs import pack_id, pack_name, read_pack_index
 from perdure.repository.pool import Pool
 from perdure.repository.scrub import Target, by_age, each_in_time
 from perdure.repository.small_objects import SmallObjects
+from perdure.repository.verify_report import VerifyReport
 from perdure.repository.whole_reading import PackReading, known_rows, read_log, read_pack
 from perdure.storage.contract import ObjectInfo, ObjectMissing, StorageFull, StorageReadOnly
 
@@ -47,38 +49,6 @@ Progress = Callable[[int], None]
 
 _NOTE_EVERY_S = 300.0
 """How often a long run writes what it found so far into the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What was checked and what was found.
-
-    Args:
-        objects: Objects checked.
-        chunks: Chunks read, or with ``data`` off listed in footers that were read.
-        bytes: Bytes of what was checked.
-        points: Recovery points that were followed.
-        damage: What is damaged, also what earlier runs found by reading objects that this one did not read.
-        read: Packs and log segments that this run read whole.
-        to_read: Packs and log segments there are.
-        oldest_ns: Of those not damaged the longest time ago that one was read whole, nanoseconds since 1970 UTC;
-            0 if one never was.
-        notes: What a person should know.
-    """
-
-    objects: int
-    chunks: int
-    bytes: int
-    points: int
-    damage: tuple[Damage, ...]
-    read: int = 0
-    to_read: int = 0
-    oldest_ns: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def sound(self) -> bool:
-        return not self.damage
 
 
 def verify_pool(
@@ -243,7 +213,13 @@ class _Run:
                 found.append(self._with_points(damage, affected))
         affected = self._still_there(touched.missing, points)
         if affected:
-            what = f"{len(walk.missing)} chunks that recovery points need are in no pack"
+            one = len(walk.missing) == 1
+            which = (
+                "1 chunk that recovery points need is"
+                if one
+                else (f"{len(walk.missing):,} chunks that recovery points need are")
+            )
+            what = f"{which} in no pack"
             missing = Damage(MISSING, "pack", what, chunks=tuple(sorted(walk.missing)), found_ns=self.findings.begun_ns)
             found.append(self._with_points(missing, affected))
         self.findings.structure = (*self.small.damage, *found)
@@ -343,7 +319,7 @@ class _Run:
         if chunks:
             reasons = sorted(set(found.hurt.values()))
             what = "; ".join(
-                filter(None, [what, f"{len(chunks)} of {found.chunks or len(chunks)} chunks are damaged", *reasons[:1]])
+                filter(None, [what, f"{len(chunks):,} of its {found.chunks:,} chunks damaged", *reasons[:1]])
             )
         now_ns = time.time_ns()
         damage = Damage(target.name, "pack", what, (), (), chunks, now_ns, by_reading=True)

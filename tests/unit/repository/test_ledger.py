@@ -12,10 +12,10 @@ from perdure.model.points import KnownDamage
 from perdure.model.positions import Position
 from perdure.repository.damage import Damage
 from perdure.repository.index_segment import as_pack_ids
+from perdure.repository.known_damage import known_damage
 from perdure.repository.ledger import (
     Ledger,
     RunFindings,
-    known_damage,
     ledger_numbers,
     object_key,
     read_damage,

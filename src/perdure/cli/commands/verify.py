@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perdure.repository.damage import Damage
     from perdure.repository.heal import Healing
     from perdure.repository.pool import Pool
-    from perdure.repository.verify import VerifyReport
+    from perdure.repository.verify_report import VerifyReport
 
 __all__ = ["verify"]
 
