@@ -55,6 +55,7 @@ def _make_without_fsync_of_what_is_there(self: LocalStorage, path: Path) -> None
         self._filesystem.fsync_directory(path.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "disaster"),
     [
