@@ -179,7 +179,7 @@ def test_maps_longer_than_a_chunk_are_copied_though_ids_lie_across_borders(
     a: Pool, b: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams of many chunks come out right, where a chunk of a stream is equal in two of them and its ids are not."""
-    monkeypatch.setattr(capture, "_PIECE", 100)
+    monkeypatch.setattr(capture, "STREAM_PIECE", 100)
     blocks = [block(200) for _ in range(40)]
     for place in range(1, 5):
         put_image(a, blocks, Position(1, place))
