@@ -91,7 +91,7 @@ class PoolMachine(RuleBasedStateMachine):
         steps=STEPS,
     )
     def image(
-        self, number: int, source: str, changes: dict[int, int], delta: bool, broken: bool, steps: int | None
+        self, *, number: int, source: str, changes: dict[int, int], delta: bool, broken: bool, steps: int | None
     ) -> None:
         work = partial(activities.capture_image, source=source, changes=changes, delta=delta, broken=broken)
         self.begin(number, f"image of {source[0]}", work, steps)
