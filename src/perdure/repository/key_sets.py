@@ -125,13 +125,19 @@ class HeldKeys:
 
         Raises:
             PoolUnusable: The secret opens no slot.
-            Damaged: It opens none, and one that it may open is damaged.
+            Damaged: It opens none, and one that it may open is damaged; or there is none that can be read.
         """
         for _, masters in self.opened_by(secret, pool):
             return masters
         for name, failure in self.damaged.items():
             if slot_kind(name) == secret.kind:
                 raise failure
+        if not self.slots:
+            raise Damaged(
+                "no key slot of this pool can be read, so no passphrase opens it",
+                code="damaged-key-slot",
+                hint="bring the objects below keys/ back from a copy of this pool's storage",
+            )
         raise PoolUnusable(
             f"wrong {secret.noun}: it does not open this pool",
             code="wrong-passphrase",

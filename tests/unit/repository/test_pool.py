@@ -174,6 +174,16 @@ def test_a_wrong_passphrase_is_told_and_the_recovery_key_opens(tmp_path: Path) -
     assert open_pool(storage, RecoveryKey.parse(recovery.lower()), tmp_path / "cache").id
 
 
+def test_a_pool_without_key_slots_does_not_blame_the_passphrase(pool: Pool, tmp_path: Path) -> None:
+    """When no slot is left, the right passphrase is not called wrong."""
+    shutil.rmtree(Path(pool.storage.url) / "keys")
+
+    with pytest.raises(Damaged, match="no key slot") as caught:
+        reopened(pool, tmp_path / "other")
+
+    assert caught.value.code == "damaged-key-slot"
+
+
 def test_secrets_do_not_show_in_representations(tmp_path: Path) -> None:
     """Neither passphrase nor keys appear in a repr, and so not in a traceback with locals."""
     pool, recovery = create_pool(LocalStorage(tmp_path / "p", create=True), b"hunter2", tmp_path / "c")
