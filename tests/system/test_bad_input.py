@@ -239,7 +239,7 @@ def test_a_pool_that_is_not_there(unharmed: Scene) -> None:
             says(perdure.refusal(*command, status=3), "pool-missing", place, "perdure pool create")
         refusal = perdure.refusal("protect", f"files:{unharmed.share}", "--pool", place, "--as", "x", status=3)
         says(refusal, "pool-missing", place)
-    says(perdure.refusal("pool", "create", "s3://bucket", status=2), "unsupported-storage", "s3://bucket")
+    says(perdure.refusal("pool", "create", "ftp://host/pool", status=2), "unsupported-storage", "ftp", "s3://")
     says(perdure.refusal("pool", "create", "", status=2), "bad-input", "directory")
 
 

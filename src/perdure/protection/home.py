@@ -232,7 +232,7 @@ class Home:
         try:
             # One by one, since mkdir leaves the mode of parents to the umask.
             for each in (*reversed(self.root.parents), self.root):
-                if not each.exists():
+                if not each.is_dir():
                     each.mkdir(exist_ok=True, mode=0o700)
             for part in parts:
                 path = path / part

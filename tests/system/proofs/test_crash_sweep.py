@@ -47,14 +47,6 @@ def _publish_without_fsync(self: StagedFile) -> None:
     """Believe that data reaches the disk by itself."""
 
 
-def _make_without_fsync_of_what_is_there(self: LocalStorage, path: Path) -> None:
-    """Believe that a directory that can be seen is durable."""
-    if not self._is_directory(path):
-        self._make_directory(path.parent)
-        self._filesystem.mkdir(path)
-        self._filesystem.fsync_directory(path.parent)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "disaster"),
@@ -62,7 +54,6 @@ def _make_without_fsync_of_what_is_there(self: LocalStorage, path: Path) -> None
         (StagedFile, "sync", _publish_without_fsync, ALL_LOST),
         (LocalStorage, "_make_names_durable", _skip, ALL_LOST),
         (LocalStorage, "_settle", _skip, KILLED),
-        (LocalStorage, "_make_directory", _make_without_fsync_of_what_is_there, KILLED),
     ],
 )
 def test_the_sweep_notices_every_missing_fsync(  # noqa: PLR0917 - one for every column of the table

@@ -14,6 +14,7 @@ import pytest
 from perdure.model.errors import NotFound
 from perdure.storage.contract import ObjectExists, ObjectMissing, StorageFull, StorageReadOnly
 from perdure.storage.local import LocalStorage
+from perdure.testing.crash_filesystem import CrashFileSystem
 
 
 @pytest.fixture
@@ -160,3 +161,16 @@ def test_a_failed_fsync_is_not_a_durable_object(storage: LocalStorage, monkeypat
         storage.create("x", b"data")
 
     assert list(storage.list("")) == []
+
+
+def test_a_directory_that_a_killed_process_made_is_durable_before_anything_in_it_is_acknowledged() -> None:
+    """Its name may not be on the disk yet: whoever writes into it next fsyncs the directory above."""
+    root, filesystem = Path("/pool"), CrashFileSystem()
+    killed = LocalStorage(root, create=True, filesystem=filesystem)
+    killed.create("logs/first/1", b"x")
+    filesystem.mkdir(root / "logs" / "second")
+    filesystem = filesystem.killed()
+
+    LocalStorage(root, filesystem=filesystem).create("logs/second/1", b"acknowledged")
+
+    assert LocalStorage(root, filesystem=filesystem.crashed(0)).read("logs/second/1") == b"acknowledged"
