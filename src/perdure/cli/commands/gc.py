@@ -26,7 +26,7 @@ DEFAULT_GRACE = "24h"
 def gc(
     *pools: Annotated[str, Parameter(metavar="PATH")],
     grace: str = DEFAULT_GRACE,
-    repack_below: float = 0.5,
+    repack_below: float = 0.8,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Collect garbage: delete the packs that no recovery point needs, and repack those that are mostly garbage.
@@ -44,7 +44,7 @@ def gc(
         pools: The storage pools; without any, all that are known on this machine.
         grace: The time between finding garbage and deleting it (24h unless given); 0s deletes it now, unless captures
             are at work.
-        repack_below: Repack a pack when less than this share of it is needed (0.5 unless given).
+        repack_below: Repack a pack when less than this share of it is needed (0.8 unless given).
     """
     grace_s = grace_seconds(grace)
     with Session(common) as session:
