@@ -6,10 +6,13 @@ from functools import cache
 
 from blake3 import blake3
 
-__all__ = ["BLOCK", "SLOTS", "Content", "block"]
+__all__ = ["BLOCK", "BLOCKS", "SLOTS", "Content", "block"]
 
 BLOCK = 400
 """Bytes of a block."""
+
+BLOCKS = 10
+"""How many different blocks there are."""
 
 SLOTS = 5
 """Blocks of an image."""

@@ -31,9 +31,9 @@ from perdure.repository.verify import verify_pool
 from perdure.storage.contract import ObjectExists, Storage
 from perdure.testing.memory_storage import MemoryStorage
 from perdure.testing.pool_activities import read_content
-from perdure.testing.pool_model import Content
+from perdure.testing.pool_model import BLOCKS, Content, block
 from perdure.testing.repeatable import repeatable
-from perdure.testing.stepping import Activity, ProcessStorage
+from perdure.testing.stepping import Activity, ProcessStorage, Stop
 
 __all__ = ["IMAGES", "TREES", "PoolWorld", "Process"]
 
@@ -78,14 +78,14 @@ class Process:
 
     # --- driving ---
 
-    def begin(self, what: str, work: Callable[[Process], object], steps: int | None) -> None:
-        """Begin an activity and let it make some calls; all of them if ``None``."""
+    def begin(self, what: str, work: Callable[[Process], object], stop: Stop) -> None:
+        """Begin an activity and let it come to a stop."""
         self.go_on(None)
         self.activity = Activity(f"{self.name}: {what}", lambda: work(self))
         self.storage.activity = self.activity
-        self.go_on(steps)
+        self.go_on(stop)
 
-    def go_on(self, steps: int | None) -> None:
+    def go_on(self, stop: Stop) -> None:
         """Let the activity go on.
 
         Raises:
@@ -95,10 +95,7 @@ class Process:
         if activity is None:
             return
         with self.world.driving(self):
-            if steps is None:
-                activity.finish()
-            else:
-                activity.advance(steps)
+            activity.go_on(stop)
         if activity.done:
             self._ended(activity)
 
@@ -230,10 +227,8 @@ class PoolWorld:
     # --- surroundings ---
 
     def new_directory(self) -> Path:
-        """An empty directory."""
-        directory = self._root / str(next(self._directories))
-        directory.mkdir()
-        return directory
+        """A directory that does not exist yet."""
+        return self._root / str(next(self._directories))
 
     def storage_for(self, changed: Callable[[str, bool], None]) -> ProcessStorage:
         """The storage as a new process sees it."""
@@ -299,6 +294,14 @@ class PoolWorld:
         return noted
 
     # --- the model ---
+
+    def dead_blocks(self) -> list[int]:
+        """Blocks that were meant to be stored once and that no point needs now."""
+        stored, live = (
+            {data for content in contents.values() for data in content.values()}
+            for contents in (self.known, self.points)
+        )
+        return [number for number in range(BLOCKS) if block(number) in stored - live]
 
     def appeared(self, name: str, content: Content) -> None:
         """An object was created."""

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from perdure.storage.contract import Buffer, Capabilities, Lease, LeaseInfo, ObjectInfo, Pending, Storage
 from perdure.testing.hooked_storage import HookedStorage
 
-__all__ = ["Activity", "Died", "ProcessStorage"]
+__all__ = ["Activity", "Died", "ProcessStorage", "Stop"]
+
+Stop = int | str | None
+"""Where an activity stops: after so many calls, before the next call that begins like this, or at its end."""
 
 
 class Died(BaseException):
@@ -40,6 +43,15 @@ class Activity:
         self._thread = threading.Thread(target=self._run, name=what, daemon=True)
         self._thread.start()
 
+    def go_on(self, stop: Stop) -> None:
+        """Let it go on until it has to stop."""
+        if stop is None:
+            self.finish()
+        elif isinstance(stop, str):
+            self.advance_to(stop)
+        else:
+            self.advance(stop)
+
     def advance(self, steps: int) -> None:
         """Let it make so many calls, and stop it before the next."""
         for _ in range(steps):
@@ -47,6 +59,12 @@ class Activity:
                 return
             self._go.release()
             self._stopped.acquire()
+
+    def advance_to(self, call: str) -> None:
+        """Let it go on, by one call at least, and stop it before the next call that begins like this."""
+        self.advance(1)
+        while not self.done and not self.at.startswith(call):
+            self.advance(1)
 
     def finish(self) -> None:
         """Let it come to its end."""
