@@ -19,6 +19,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.model.drills import DrillStep
 from perdure.model.entries import Entry
 from perdure.model.logs import LogEnd, LogSegment, StoredSegment
 from perdure.model.points import DataSource, StreamRef
@@ -28,6 +29,7 @@ __all__ = [
     "BaseImage",
     "Capabilities",
     "ContentSink",
+    "DrilledWorkload",
     "FolderScan",
     "FolderWorkload",
     "Image",
@@ -272,6 +274,20 @@ class ImageWorkload(Protocol):
 
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
         """List what restored files hold (tables and their rows)."""
+        ...
+
+
+@runtime_checkable
+class DrilledWorkload(Protocol):
+    """An image workload that puts a recovered copy to use in a drill, and runs the user's own checks on it."""
+
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        """Bring a scratch copy into service, look at it, and leave nothing running.
+
+        Args:
+            paths: The recovered files, as :meth:`ImageWorkload.target_paths` named them. They may be changed.
+            checks: The user's checks, in the workload's language.
+        """
         ...
 
 
