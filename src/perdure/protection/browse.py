@@ -9,13 +9,13 @@ from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
+from perdure.protection.image_restore import restore_image
 from perdure.protection.points import timeline_of
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
-from perdure.protection.recovery import restore_image
 from perdure.protection.room import refuse_without_room
 from perdure.protection.scratch import scratch_directory
-from perdure.workloads.contract import FolderWorkload, RestoredItem
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem
 from perdure.workloads.files.tree import browse as browse_tree
 
 __all__ = ["LARGE", "Listing", "browse"]
@@ -76,7 +76,10 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
     if plan.point.size > LARGE:
         notes.append(f"listing it took a temporary copy of {plan.point.size:,} bytes in {cache}")
     with scratch_directory(cache, "browse") as scratch:
-        paths = p.workload.target_paths([file.name for file in plan.point.files], scratch / "copy")
+        copy = scratch / "copy"
+        if isinstance(p.workload, DirectoryWorkload):
+            copy.mkdir()
+        paths = p.workload.target_paths([file.name for file in plan.point.files], copy)
         restore_image(p, plan, paths, progress)
         items = p.workload.items(paths, path)
     return Listing(plan.point, plan.upto, plan.time_ns, tuple(items), tuple(notes))
