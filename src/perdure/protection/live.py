@@ -315,7 +315,9 @@ class LiveSource:
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
         self.ship()
-        if self.lost:
+        if self.lost and isinstance(self.session, BackupSession):
+            self.session.start_anew()
+        elif self.lost:
             for _ in self.session.log():
                 continue
 
