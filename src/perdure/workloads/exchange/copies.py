@@ -186,6 +186,10 @@ def _with_new_header(copy: StoreCopy) -> StoreCopy:
         return copy
 
 
+def _is_below(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
+
+
 def _ambiguous(folder: Path, mine: Sequence[FoundDatabase]) -> BadInput:
     return BadInput(
         f"{folder} holds several databases: {', '.join(str(one.path.relative_to(folder)) for one in mine)}",
@@ -202,7 +206,14 @@ def _nothing(
     problems: Sequence[str],
 ) -> SourceUnusable | BadInput:
     places = ", ".join(str(folder) for folder in folders)
-    moved = [status for status in statuses if wanted and wanted.lower() in (status.name.lower(), status.guid.lower())]
+    meant = [status for status in statuses if wanted and wanted.lower() in (status.name.lower(), status.guid.lower())]
+    moved = [status for status in meant if not any(_is_below(status.database_path, folder) for folder in folders)]
+    if meant and not moved:
+        return SourceUnusable(
+            f"{meant[0].database_path} is not there, where the writer says that the database {meant[0].name!r} lies",
+            code="source-missing",
+            hint="recover it with: perdure recover NAME --to latest --in-place --yes",
+        )
     if moved:
         return SourceUnusable(
             f"the database {moved[0].name!r} was moved: its writer says that it lies at {moved[0].database_path}, "

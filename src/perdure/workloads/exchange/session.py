@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NoReturn
 
+import msgspec
+
 from perdure.ese.structures import Signature
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.logs import LogEnd, LogSegment
@@ -27,7 +29,7 @@ from perdure.workloads.exchange.options import SourceOptions
 from perdure.workloads.exchange.shipping import Break, LogFile, ShippedLog, ship_log, why_not_next
 from perdure.workloads.exchange.tokens import StreamToken, decode_token
 from perdure.workloads.exchange.truncating import Truncation
-from perdure.workloads.exchange.watching import things_to_know, why_broken
+from perdure.workloads.exchange.watching import circular_now, things_to_know, why_broken
 
 __all__ = ["ExchangeSession"]
 
@@ -98,7 +100,6 @@ class ExchangeSession:
         self._offset = token.offset
         self._take_survey(Signature(token.database), token)
         self._check_unbroken(token)
-        self._token = token
         self._explain()
 
     def poll(self) -> bool:
@@ -145,6 +146,11 @@ class ExchangeSession:
         broken = why_broken(self._survey.refreshed(), token)
         if broken is not None:
             self._lose(broken)
+        active = self._survey.active
+        if token.images_only and active is not None and not circular_now(active):
+            # The engine keeps its log again, and what it has leads on from the last image.
+            token = msgspec.structs.replace(token, images_only=False)
+        self._token = token
 
     def _explain(self) -> None:
         self.warning = "; ".join(things_to_know(self._survey, self._options, self._truncation.ledger))
@@ -163,6 +169,8 @@ class ExchangeSession:
                 batch = ahead.result() if ahead is not None else self._read_batch(first)
                 ahead = None
                 if not batch:
+                    # Either all is shipped, or the next log is not there although the stream went on.
+                    self._check_unbroken(self._token)
                     return
                 if len(batch) == BATCH:
                     ahead = beside.submit(self._read_batch, first + BATCH)
