@@ -103,7 +103,7 @@ class Engine:
     """The lowest generation that circular logging keeps, from that of the checkpoint."""
 
     def __post_init__(self) -> None:
-        self.chance = Random(self.settings.seed)
+        self.chance = Random(self.settings.seed)  # noqa: S311 - decides when, guards nothing
         self._created: dict[int, bytes] = {}
         self._transaction = 0
         self._version = 0
@@ -187,7 +187,7 @@ class Engine:
         system = self._system
         system.begin()
         guid = str(UUID(int=chance.getrandbits(128), version=4))
-        made = MountedDatabase.create(name, path, guid, store, system, settings.initial_pages)
+        made = MountedDatabase.create(name, path, guid, store, system, pages=settings.initial_pages)
         system.commit()
         self.append(log.create_database_finish(fields.dbid))
         self.databases[name] = made
@@ -291,13 +291,9 @@ class Engine:
     def advance_checkpoint(self) -> None:
         """Note from where recovery has to start now, in the databases and in the checkpoint file."""
         begun = [session.begun_at for session in self.sessions if session.begun_at]
-        start = min([self.stream.end, *begun])
+        oldest = min([self.stream.end, *begun])
         for database in self.databases.values():
-            start = database.file.oldest_dirty(start) if database.file.dirty else start
-            start = min(start, self._attached_at(database))
-        oldest = min(
-            [start, *(database.file.oldest_dirty(start) for database in self.databases.values() if database.file.dirty)]
-        )
+            oldest = min(oldest, database.file.oldest_dirty(oldest))
         for database in self.databases.values():
             file = database.file
             file.file.sync()
@@ -349,13 +345,12 @@ class Engine:
         fields.max_committed, fields.max_committed_time = self.stream.generation, self.stream.created
         database.file.write_header()
 
-    @staticmethod
-    def _attached_at(database: MountedDatabase) -> int:
-        """A database that was just made or attached needs its log from there on until it was written once."""
-        del database
-        return 1 << 62
-
     def _store(self, path: Path, fields: DatabaseFields, last_page: int) -> TreeStore:
+        store: TreeStore
+
+        def reserved_on(page: TreePage) -> int:
+            return store.reserved_on(page)
+
         file = PagedFile(
             self.disk,
             self.disk.open(path),
@@ -364,12 +359,13 @@ class Engine:
             self._log_unlogged_before,
             self._make_durable_until,
             self._created_of,
-            _reserved_on,
+            reserved_on,
             self.settings.cached_pages,
             self.settings.log_resilience,
             lambda: self.stream.generation,
         )
-        return TreeStore(file, self.append, self.stream.append_together, fields.dbid, self._next_version)
+        store = TreeStore(file, self.append, self.stream.append_together, fields.dbid, self._next_version)
+        return store
 
     def _log_unlogged_before(self, pages: list[TreePage]) -> None:
         """Before a page with uncommitted data is written, the log gets the data before."""
@@ -451,8 +447,3 @@ class Engine:
         file.sync()
         file.write(half, content[half:])
         self.disk.close(file)
-
-
-def _reserved_on(page: TreePage) -> int:
-    del page
-    return 0

@@ -196,7 +196,7 @@ def macro_pages(dbid: int, pages: Sequence[int]) -> bytes:
     return struct.pack("<BIBI", 73, 5 + len(listed), dbid, len(pages)) + listed
 
 
-def insert(actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, data: bytes, shared: int = 0) -> bytes:
+def insert(actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, data: bytes, *, shared: int = 0) -> bytes:
     """Insert: ``shared`` bytes of the key are those of the page's prefix."""
     lengths = struct.pack("<HHH", len(key) - shared, shared, len(data))
     return _node(29, actor, at, of) + lengths + key + data
@@ -208,7 +208,7 @@ def flag_insert(actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, data: 
 
 
 def flag_insert_and_replace(
-    actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, data: bytes, replaced: int
+    actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, data: bytes, *, replaced: int
 ) -> bytes:
     """FlagInsertAndReplaceData: it is there again, with other data; ``replaced`` is the version of the data before."""
     return _node(31, actor, at, of) + struct.pack("<HHI", len(key), len(data), replaced) + key + data
@@ -237,7 +237,7 @@ def replace_by_difference(
     return _node(34, actor, at, of) + struct.pack("<HHH", stored, *sizes) + difference
 
 
-def delta(actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, change: int, offset: int) -> bytes:
+def delta(actor: Actor, at: PageTarget, of: NodeTarget, key: bytes, *, change: int, offset: int) -> bytes:
     """Delta: adds to the number at an offset of the data."""
     return _node(37, actor, at, of) + struct.pack("<HHiH", len(key), 0, change, offset) + key
 
@@ -260,6 +260,7 @@ def undo_info(
     of: NodeTarget,
     bookmark: tuple[bytes, bytes],
     before: bytes,
+    *,
     sizes: tuple[int, int],
 ) -> bytes:
     """UndoInfo: the data that an uncommitted replace has overwritten, logged before its page is written.
@@ -278,14 +279,14 @@ def undo_info(
 
 
 def create_multiple_extent_tree(
-    actor: Actor, at: PageTarget, objid: int, space: tuple[int, int], parent: int, primary: int, page_flags: int
+    actor: Actor, at: PageTarget, objid: int, space: tuple[int, int], *, parent: int, primary: int, page_flags: int
 ) -> bytes:
     """CreateMultipleExtentFDP; ``space`` are the roots of its trees of owned and of available extents."""
     return _page(24, actor, at) + struct.pack("<IIIIiI", objid, *space, parent, primary, page_flags)
 
 
 def create_single_extent_tree(
-    actor: Actor, at: PageTarget, objid: int, parent: int, primary: int, page_flags: int
+    actor: Actor, at: PageTarget, objid: int, *, parent: int, primary: int, page_flags: int
 ) -> bytes:
     """CreateSingleExtentFDP."""
     return _page(25, actor, at) + struct.pack("<IIiI", objid, parent, primary, page_flags)
@@ -295,13 +296,14 @@ def convert_tree(
     actor: Actor,
     at: PageTarget,
     objid: int,
+    *,
     parent: int,
     second: tuple[int, int],
     primary: int,
     available: int,
     page_flags: int,
 ) -> bytes:
-    """ConvertFDP2: a single extent becomes several; the first two pages of the ``second`` (first, count) are its trees."""
+    """ConvertFDP2: one extent becomes several; the first two pages of the ``second`` (first, count) are its trees."""
     first, count = second
     fields = struct.pack("<IIIIIiiII", objid, first, first + 1, parent, first, primary, count, available, page_flags)
     return _page(58, actor, at) + fields

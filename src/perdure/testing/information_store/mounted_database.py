@@ -61,7 +61,7 @@ class MountedDatabase:
         return self.store.file
 
     @staticmethod
-    def create(name: str, path: Path, guid: str, store: TreeStore, session: Session, pages: int) -> MountedDatabase:
+    def create(name: str, path: Path, guid: str, store: TreeStore, session: Session, *, pages: int) -> MountedDatabase:
         """Make the trees of a new database of so many pages; the session is in a transaction."""
         store.file.extend(pages)
         store.log(log.extend_database(store.dbid, pages))
@@ -88,7 +88,7 @@ class MountedDatabase:
         with Database(path) as database:
             for table in read_catalog(database).tables:
                 if table.name in schemas:
-                    opened.tables[table.name] = opened._open_table(schemas[table.name], table)  # noqa: SLF001 - of this class
+                    opened.tables[table.name] = opened._open_table(schemas[table.name], table)
         return opened
 
     def create_table(self, session: Session, schema: TableSchema) -> StoreTable:

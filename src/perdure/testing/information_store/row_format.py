@@ -1,4 +1,4 @@
-"""Rows of a table as stored: a fixed part that one ``struct`` packs, variable columns, long values in or beside the row."""
+"""Rows of a table as stored: fixed columns, variable ones, and long values in the row or beside it."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class RowFormat:
         self._tagged = [column for column in self.columns if column.tagged]
         pattern = "".join(_STRUCTS[column.type] for column in self._fixed)
         nulls = (len(self._fixed) + 7) // 8
-        self._pack = struct.Struct(f"<BBH{pattern}{nulls}x").pack
-        self._head = struct.calcsize(f"<BBH{pattern}{nulls}x")
+        fixed = struct.Struct(f"<BBH{pattern}{nulls}x")
+        self._pack, self._unpack, self._head = fixed.pack, fixed.unpack_from, fixed.size
         self._ends = struct.Struct(f"<{len(self._variable)}H")
         self._last_fixed = self._fixed[-1].identifier if self._fixed else 0
         self._last_variable = self._variable[-1].identifier if self._variable else FIRST_VARIABLE - 1
@@ -94,6 +94,40 @@ class RowFormat:
                 ends.append(len(variable))
         head = self._pack(self._last_fixed, self._last_variable, self._head, *numbers)
         return head + self._ends.pack(*ends) + variable + self._tagged_part(values)
+
+    def decode(self, content: bytes) -> dict[str, RowValue]:
+        """The values of a row that :meth:`encode` made."""
+        numbers = self._unpack(content)[3:]
+        found: dict[str, RowValue] = {
+            column.name: bool(number) if column.type is ColumnType.BIT else number
+            for column, number in zip(self._fixed, numbers, strict=True)
+        }
+        start = self._head + self._ends.size
+        begin = 0
+        for column, end in zip(self._variable, self._ends.unpack_from(content, self._head), strict=True):
+            if not end & _NULL_VARIABLE:
+                part = content[start + begin : start + end]
+                text = column.type is ColumnType.TEXT
+                found[column.name] = part.decode("cp1252") if text else part
+            begin = end & ~_NULL_VARIABLE
+        found.update(self._decode_tagged(content[start + begin :]))
+        return found
+
+    def _decode_tagged(self, area: bytes) -> dict[str, RowValue]:
+        if not area:
+            return {}
+        mask = 0x7FFF if self.large else 0x1FFF
+        first = int.from_bytes(area[2:4], "little") & mask
+        entries = [struct.unpack_from("<HH", area, at) for at in range(0, first, 4)]
+        ends = [offset & mask for _, offset in entries[1:]] + [len(area)]
+        names = {column.identifier: column.name for column in self._tagged}
+        found: dict[str, RowValue] = {}
+        for (identifier, offset), end in zip(entries, ends, strict=True):
+            begin = (offset & mask) + 1
+            part = area[begin:end]
+            separated = area[begin - 1] & _SEPARATED
+            found[names[identifier]] = Separated(int.from_bytes(part, "little")) if separated else part
+        return found
 
     def _tagged_part(self, values: Mapping[str, RowValue]) -> bytes:
         there = [(column, values[column.name]) for column in self._tagged if values.get(column.name) is not None]

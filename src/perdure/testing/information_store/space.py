@@ -185,9 +185,10 @@ class TreeSpace:
         self._reserve(session)
         available, _ = self._available()
         while True:
-            for key, data, _ in available.scan():
+            for found, data, _ in available.scan():
                 have = int.from_bytes(data, "little")
                 if have >= count:
+                    key = found
                     break
             else:
                 self._grow(session, count)
@@ -239,7 +240,14 @@ class TreeSpace:
         record_flags = 0 if flags & _NOT_UNIQUE else log.RecordFlag.UNIQUE
         at = PageTarget(self.store.dbid, page.number, dbtime, page.dbtime, 0, record_flags)
         record = log.convert_tree(
-            session.actor, at, self.objid, above, (first, count), primary, available, flags_of_kind
+            session.actor,
+            at,
+            self.objid,
+            parent=above,
+            second=(first, count),
+            primary=primary,
+            available=available,
+            page_flags=flags_of_kind,
         )
         place = self.store.log(record)
         page.external = _HEADER.pack(primary, above, flags | _MULTIPLE, first)
@@ -248,7 +256,7 @@ class TreeSpace:
         runs = _runs([self.tree_root + 1 + bit for bit in range(_BITS) if available >> bit & 1])
         free = sorted([(start + size - 1, size) for start, size in runs] + [(first + count - 1, count - 2)])
         for number, extents in ((first, owned), (first + 1, free)):
-            new = _extent_root(number, file.page_size, self.objid, flags_of_kind, dbtime, extents)
+            new = _extent_root(number, file.page_size, self.objid, flags=flags_of_kind, dbtime=dbtime, extents=extents)
             file.put(new)
             file.changed(new, place, session.begun_at)
         file.changed(page, place, session.begun_at)
@@ -340,17 +348,19 @@ def make_tree_at(
     stated = 0 if unique else _NOT_UNIQUE
     new: list[TreePage] = []
     if multiple:
-        record = log.create_multiple_extent_tree(session.actor, at, objid, (first + 1, first + 2), parent, pages, flags)
+        record = log.create_multiple_extent_tree(
+            session.actor, at, objid, (first + 1, first + 2), parent=parent, primary=pages, page_flags=flags
+        )
         external = _HEADER.pack(pages, parent, stated | _MULTIPLE, first + 1)
         last = first + pages - 1
         free = [(last, pages - 3)] if pages > 3 else []
-        new.append(_extent_root(first + 1, file.page_size, objid, flags, dbtime, [(last, pages)]))
-        new.append(_extent_root(first + 2, file.page_size, objid, flags, dbtime, free))
+        new.append(_extent_root(first + 1, file.page_size, objid, flags=flags, dbtime=dbtime, extents=[(last, pages)]))
+        new.append(_extent_root(first + 2, file.page_size, objid, flags=flags, dbtime=dbtime, extents=free))
     else:
-        record = log.create_single_extent_tree(session.actor, at, objid, parent, pages, flags)
+        record = log.create_single_extent_tree(session.actor, at, objid, parent=parent, primary=pages, page_flags=flags)
         bits = 0xFFFFFFFF if pages > _BITS else (1 << pages - 1) - 1
         external = _HEADER.pack(pages, parent, stated, bits)
-    new.append(TreePage(first, file.page_size, objid, flags | ROOT | LEAF, dbtime, external))
+    new.append(TreePage(first, file.page_size, objid, flags=flags | ROOT | LEAF, dbtime=dbtime, external=external))
     place = store.log(record)
     for page in new:
         file.put(page)
@@ -359,10 +369,12 @@ def make_tree_at(
 
 
 def _extent_root(
-    number: int, size: int, objid: int, flags: int, dbtime: int, extents: list[tuple[int, int]]
+    number: int, size: int, objid: int, *, flags: int, dbtime: int, extents: list[tuple[int, int]]
 ) -> TreePage:
     nodes = [(last.to_bytes(4, "big"), count.to_bytes(4, "little"), 0) for last, count in extents]
-    return TreePage(number, size, objid, flags | ROOT | LEAF | SPACE, dbtime, bytes(16), nodes)
+    return TreePage(
+        number, size, objid, flags=flags | ROOT | LEAF | SPACE, dbtime=dbtime, external=bytes(16), nodes=nodes
+    )
 
 
 def _runs(pages: list[int]) -> list[tuple[int, int]]:

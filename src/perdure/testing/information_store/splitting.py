@@ -179,7 +179,7 @@ def _best_prefix(nodes: list[TreeNode]) -> int:
 
 
 def _fits(page: TreePage, nodes: list[TreeNode], prefix: bytes, tree: Tree) -> bool:
-    trial = TreePage(0, page.size, 0, page.flags & ~ROOT, 0, prefix, nodes)
+    trial = TreePage(0, page.size, 0, flags=page.flags & ~ROOT, external=prefix, nodes=nodes)
     return trial.free >= (tree.reserved_on(trial) if page.leaf else 0)
 
 
@@ -274,7 +274,7 @@ class _Macro:
 
     @staticmethod
     def _moves_nodes(plan: _Plan) -> bool:
-        """Whether nodes that only this page has go to the new one, so that redo may need them when it has them no more."""
+        """Whether nodes that only this page has go to the new one: redo may need them when it has them no more."""
         if plan.kind == _APPEND:
             return False
         only_new = plan.split_line == plan.line == len(plan.nodes) - 1 and plan.operation == INSERT
@@ -287,7 +287,7 @@ class _Macro:
         key, data, _ = pending.node
         if pending.operation == REPLACE:
             return replace_record(actor, at, of, page.nodes[pending.line][1], data)
-        return log.insert(actor, at, of, key, data, shared_length(key, page.prefix))
+        return log.insert(actor, at, of, key, data, shared=shared_length(key, page.prefix))
 
     def _apply(self, place: int) -> None:
         changed: list[TreePage] = []
@@ -310,7 +310,15 @@ class _Macro:
         page, store = plan.page, self.tree.store.file
         split_flags, new_flags = _flags(plan)
         moved = plan.nodes[plan.split_line :]
-        new = TreePage(plan.new, page.size, page.objid, new_flags, self.dbtime, plan.prefix_of_new, moved)
+        new = TreePage(
+            plan.new,
+            page.size,
+            page.objid,
+            flags=new_flags,
+            dbtime=self.dbtime,
+            external=plan.prefix_of_new,
+            nodes=moved,
+        )
         store.put(new)
         if plan.kind == _VERTICAL:
             page.flags = split_flags

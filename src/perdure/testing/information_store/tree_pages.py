@@ -107,8 +107,9 @@ class TreePage:
         number: int,
         size: int,
         objid: int,
+        *,
         flags: int,
-        dbtime: int,
+        dbtime: int = 0,
         external: bytes = b"",
         nodes: list[TreeNode] | None = None,
     ) -> None:
@@ -198,10 +199,10 @@ class TreePage:
         large = self.size > LARGE_PAGE
         prefix = self.prefix
         body, tags = bytearray(self._external), [_TWO_LENGTHS.pack(len(self._external), 0)]
-        for key, data, node_flags in self.nodes:
+        for key, data, own_flags in self.nodes:
             shared = shared_length(key, prefix) if prefix else 0
+            node_flags = own_flags | _COMPRESSED if shared else own_flags
             if shared:
-                node_flags |= _COMPRESSED
                 part = _TWO_LENGTHS.pack(shared, len(key) - shared) + key[shared:] + data
             else:
                 part = _ONE_LENGTH.pack(len(key)) + key + data
@@ -243,7 +244,15 @@ def read_tree_page(content: bytes, number: int, file: str) -> TreePage:
     header = page.header
     nodes = [(node.key, node.data, node.flags & DELETED) for node in page.nodes()]
     flags = header.flags & ~_FLUSH_MASK
-    read = TreePage(number, len(content), header.objid, flags, header.dbtime, page.external_header, nodes)
+    read = TreePage(
+        number,
+        len(content),
+        header.objid,
+        flags=flags,
+        dbtime=header.dbtime,
+        external=page.external_header,
+        nodes=nodes,
+    )
     read.previous, read.next, read.flush = header.previous, header.next, header.flags & _FLUSH_MASK
     return read
 

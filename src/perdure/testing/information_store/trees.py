@@ -18,6 +18,7 @@ from perdure.testing.information_store.tree_pages import (
     BY_KEY,
     DELETED,
     LEAF,
+    SPACE,
     TreeNode,
     TreePage,
     child_of,
@@ -66,6 +67,14 @@ class TreeStore:
     next_version: Callable[[], int]
     unlogged_before: dict[int, Version] = field(default_factory=dict)
     """Uncommitted replaces whose data before is not in the log, by version."""
+
+    reserving: dict[int, Tree] = field(default_factory=dict)
+    """Trees in which a rollback may need space, by object number."""
+
+    def reserved_on(self, page: TreePage) -> int:
+        """Bytes of a page that rollbacks may need."""
+        tree = self.reserving.get(page.objid)
+        return tree.reserved_on(page) if tree is not None and page.leaf and not page.flags & SPACE else 0
 
     def next_dbtime(self) -> int:
         """The next count of changes."""
@@ -224,7 +233,7 @@ class Tree:
         version = self._version(session, key, key, b"", Operation.DELTA)
         version.change, version.offset = change, offset
         at = self.target(page, line, RecordFlag.VERSIONED)
-        record = log.delta(session.actor, at, self.node_target(version.number), key, change, offset)
+        record = log.delta(session.actor, at, self.node_target(version.number), key, change=change, offset=offset)
         self.apply(session, page, record, at.dbtime)
         return _add(page, line, change, offset)
 
@@ -263,7 +272,7 @@ class Tree:
         )
         sizes = (max(len(before), version.after_size), len(before) - version.after_size)
         target = self.node_target(version.number)
-        self.store.log(log.undo_info(session.actor, at, target, (version.key, version.key_data), before, sizes))
+        self.store.log(log.undo_info(session.actor, at, target, (version.key, version.key_data), before, sizes=sizes))
         version.logged_before = True
         self.store.unlogged_before.pop(version.number, None)
 
@@ -373,7 +382,7 @@ class Tree:
         at = self.target(page, line, RecordFlag.VERSIONED if version else 0)
         shared = shared_length(key, page.prefix)
         target = self.node_target(version.number if version else 0)
-        self.apply(session, page, log.insert(session.actor, at, target, key, data, shared), at.dbtime)
+        self.apply(session, page, log.insert(session.actor, at, target, key, data, shared=shared), at.dbtime)
         page.insert(line, (key, data, 0))
 
     def _insert_again(self, session: Session, path: Path, key: bytes, data: bytes) -> bool:
@@ -391,7 +400,7 @@ class Tree:
             replaced.before, replaced.after_size = old, len(data)
             self._noted_replace(replaced)
             record = log.flag_insert_and_replace(
-                session.actor, at, self.node_target(version.number), key, data, replaced.number
+                session.actor, at, self.node_target(version.number), key, data, replaced=replaced.number
             )
         else:
             record = log.flag_insert(session.actor, at, self.node_target(version.number), key, data)
@@ -413,6 +422,7 @@ class Tree:
         shrinks = len(version.before) - version.after_size
         if shrinks > 0:
             self.reserves[version.bookmark] = self.reserves.get(version.bookmark, 0) + shrinks
+            self.store.reserving[self.objid] = self
 
     def _remove(self, session: Session, page: TreePage, line: int) -> None:
         flags = RecordFlag.SYSTEM_TASK if session.system else 0
