@@ -31,7 +31,7 @@ _UNDO_INFO, _UNDO, _NEW_PAGE, _ROOT_MOVE = 36, 39, 95, 96
 _MULTIPLE, _SINGLE = 24, 25
 _DBTIME = struct.Struct("<HQ")
 _NOTHING_TO_DO = frozenset(
-    (0, 4, 19, 20, 21, 22, 23, 42, 45, 46, 57, 59, 60, 61, 66, 67, 69, 71, 72, 73, 74, 75, *range(82, 92), 97)
+    (0, 4, 19, 20, 21, 22, 23, 42, 45, 46, 57, 59, 60, 61, 66, 67, 69, 71, 72, 73, 74, 75, 79, *range(82, 92), 97)
 )
 """Types that change no page, session or size: marks, padding, hints, and those that the engine may skip."""
 

@@ -64,13 +64,16 @@ class PageCache:
         """
         page = self._young.get(number)
         if page is None:
-            page = self._old.pop(number, None) or self._read(number)
+            page = self._old.pop(number, None)
+            if page is None:
+                page = self._read(number)
             self._keep(number, page)
         return page
 
     def kept(self, number: int) -> EditablePage | None:
         """A page if it is in memory."""
-        return self._young.get(number) or self._old.get(number)
+        page = self._young.get(number)
+        return page if page is not None else self._old.get(number)
 
     def put(self, page: EditablePage) -> None:
         """Put a page in place of whatever was there; it counts as changed."""
@@ -167,7 +170,7 @@ class PageCache:
         self._changed.difference_update(numbers)
 
     def _held(self, number: int) -> EditablePage:
-        page = self._young.get(number) or self._old.get(number)
+        page = self.kept(number)
         assert page is not None, f"page {number} was changed after it was dropped"
         return page
 

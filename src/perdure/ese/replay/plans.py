@@ -65,7 +65,7 @@ def plan_replay(paths: Sequence[Path], database: Path | None, stop: StopAt) -> R
     if stream is None:
         raise NoSuchDatabase(
             f"{database.name} belongs to log stream {header.log_signature}, and none of these logs does",
-            code="ese-log-foreign",
+            code="ese-replay-no-logs",
             hint="name the folder that holds the logs of this database",
         )
     if header.clean:
@@ -78,7 +78,7 @@ def _from_nothing(streams: Sequence[LogStream], stop: StopAt) -> ReplayPlan:
         found = ", ".join(str(stream.signature) for stream in streams)
         raise BadInput(
             f"the logs belong to {len(streams)} streams: {found}",
-            code="ese-log-foreign",
+            code="ese-replay-ambiguous",
             hint="name the logs of one stream, or the image with --database",
         )
     stream = streams[0]

@@ -286,7 +286,7 @@ class Redo:
         if self.signature not in (_UNSET, mark.signature) and not self._name:
             raise BadInput(
                 f"the logs make several databases: {self.original} and {mark.path}",
-                code="ese-replay-no-database",
+                code="ese-replay-ambiguous",
                 hint="say which one with --name",
             )
         self.signature, self.original = mark.signature, mark.path
