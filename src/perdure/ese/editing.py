@@ -151,6 +151,10 @@ class EditablePage:
         """How many nodes there are."""
         return len(self._decoded())
 
+    def __bool__(self) -> bool:
+        """A page without nodes is a page."""
+        return True
+
     def node(self, line: int) -> PageNode:
         """One node.
 

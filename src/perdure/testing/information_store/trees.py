@@ -221,6 +221,8 @@ class Tree:
         at = self.target(page, line, RecordFlag.VERSIONED)
         self.apply(session, page, log.flag_delete(session.actor, at, self.node_target(version.number)), at.dbtime)
         page.flag(line, page.nodes[line][2] | DELETED)
+        # Its record does not name the node, so once the page is written only an UndoInfo record can.
+        self.store.unlogged_before[version.number] = version
 
     def add(self, session: Session, key: bytes, change: int, offset: int = 0) -> int:
         """Add to the 32-bit number at an offset of a key's data.
@@ -265,14 +267,17 @@ class Tree:
             self.reserves.pop(version.bookmark, None)
 
     def log_before(self, session: Session, version: Version, page: TreePage, line: int) -> None:
-        """Log the data that an uncommitted replace has overwritten."""
+        """Log what takes an uncommitted replace or flagged delete back, because its page is to be written."""
         before = version.before
         at = PageTarget(
             self.store.dbid, page.number, log.DBTIME_NONE, log.DBTIME_NONE, line, self._flags & RecordFlag.UNIQUE
         )
         sizes = (max(len(before), version.after_size), len(before) - version.after_size)
         target = self.node_target(version.number)
-        self.store.log(log.undo_info(session.actor, at, target, (version.key, version.key_data), before, sizes=sizes))
+        bookmark = (version.key, version.key_data)
+        self.store.log(
+            log.undo_info(session.actor, at, target, bookmark, before, sizes=sizes, operation=version.operation)
+        )
         version.logged_before = True
         self.store.unlogged_before.pop(version.number, None)
 
