@@ -50,6 +50,7 @@ for _name in (
     "check",
     "points",
     "recover",
+    "drill",
     "browse",
     "verify",
     "retention",

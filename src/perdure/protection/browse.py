@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
+from perdure.protection.image_restore import restore_image
 from perdure.protection.points import timeline_of
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
-from perdure.protection.recovery import restore_image
-from perdure.workloads.contract import FolderWorkload, RestoredItem
+from perdure.protection.room import refuse_without_room
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem
 from perdure.workloads.files.tree import browse as browse_tree
 
 __all__ = ["LARGE", "Listing", "browse"]
@@ -68,21 +68,19 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
             code="no-items",
         )
     cache = p.home.cache_dir(p.vault.id)
-    _refuse_without_room(cache, plan.point.size)
+    refuse_without_room(
+        cache,
+        plan.point.size,
+        "listing a database",
+        "set PERDURE_HOME to a larger file system, or recover the database with --target",
+    )
     if plan.point.size > LARGE:
         notes.append(f"listing it took a temporary copy of {plan.point.size:,} bytes in {cache}")
     with tempfile.TemporaryDirectory(prefix="browse-", dir=cache) as scratch:
-        paths = p.workload.target_paths([file.name for file in plan.point.files], Path(scratch) / "copy")
+        copy = Path(scratch) / "copy"
+        if isinstance(p.workload, DirectoryWorkload):
+            copy.mkdir()
+        paths = p.workload.target_paths([file.name for file in plan.point.files], copy)
         restore_image(p, plan, paths, progress)
         items = p.workload.items(paths, path)
     return Listing(plan.point, plan.upto, plan.time_ns, tuple(items), tuple(notes))
-
-
-def _refuse_without_room(directory: Path, size: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < size + size // 8:
-        raise Refused(
-            f"listing a database takes a temporary copy of {size:,} bytes, and {directory} has {free:,} free",
-            code="no-room",
-            hint="set PERDURE_HOME to a larger file system, or recover the database with --target",
-        )

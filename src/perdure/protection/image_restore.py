@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from perdure.model.errors import Damaged
 from perdure.model.extents import HOLE, ExtentMap
 from perdure.model.logs import StoredSegment
 from perdure.model.points import ImageFile
-from perdure.protection.progress import Progress
+from perdure.model.timeline import RecoveryPlan
+from perdure.protection.progress import Progress, quiet
+from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
 
-__all__ = ["VaultLog", "write_file"]
+__all__ = ["VaultLog", "read_file", "restore_image", "write_file"]
 
 
 class VaultLog:
@@ -33,6 +35,32 @@ class VaultLog:
         for block in self._vault.blocks(self._source, segment.span):
             yield block
             self._progress("applying log", len(block), self._total)
+
+
+def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
+    """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
+    workload = image_workload(p)
+    for file in plan.point.files:
+        write_file(p.vault, file, paths[file.name], progress)
+    if plan.segments and plan.upto is not None:
+        workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
+
+
+def read_file(vault: Vault, file: ImageFile) -> bytes:
+    """One small file of an image, whole.
+
+    Raises:
+        Damaged: A chunk is missing, damaged or too short.
+    """
+    extents = vault.image_map(file)
+    content = bytearray(extents.size)
+    for row in extents.extents[extents.extents["chunk"] != HOLE]:
+        offset, length, start = int(row["offset"]), int(row["length"]), int(row["start"])
+        chunk = vault.read_chunk(extents.chunks[int(row["chunk"])].tobytes())
+        if start + length > len(chunk):
+            raise Damaged(f"a chunk of {file.name!r} is shorter than its extent map says", code="damaged-chunk")
+        content[offset : offset + length] = chunk[start : start + length]
+    return bytes(content)
 
 
 def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, threads: int = 2) -> None:

@@ -16,11 +16,13 @@ from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.replica import ReplicaState
 from perdure.model.timeline import Timeline
+from perdure.model.truncation import TruncationLedger
 from perdure.protection.building import newest_image
+from perdure.protection.image_restore import read_file
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.storing import Found, Stored, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BaseImage, Image, Session
+from perdure.workloads.contract import BackupSession, BaseImage, Image, Session
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -112,6 +114,9 @@ class LiveSource:
         self._segments: Iterator[LogSegment] | None = None
         self._undurable: LogSegment | None = None
         self._shipped_at = time.monotonic()
+        self._kept_ledger: TruncationLedger | None = None
+        if isinstance(session, BackupSession):
+            self._kept_ledger = session.ledger = protected.home.ledger(protected.source.id)
 
     # --- beginning -------------------------------------------------------------------------------
 
@@ -175,6 +180,7 @@ class LiveSource:
                 self._undurable = next(self._segments, None)
             if self._undurable is None:
                 self._segments = None
+                self._keep_ledger()
                 return done
             done = done.joined(self._make_durable(self._undurable))
             self._undurable = None
@@ -183,6 +189,7 @@ class LiveSource:
         """Let the source recycle its log when that is due."""
         if not self.lost and self._undurable is None:
             self.session.maintain(self._ship_one)
+            self._keep_ledger()
 
     def _ship_one(self, segment: LogSegment) -> None:
         self._make_durable(segment)
@@ -227,6 +234,7 @@ class LiveSource:
         inconsistent_ns = self.protected.inconsistent_ns(previous)
         base = self._base(previous) if previous is not None and not lost else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
+            self._ship_before_commit()
             stored = self._beside(
                 lambda report: store_image(
                     vault,
@@ -244,6 +252,7 @@ class LiveSource:
             self.lost = ""
             if lost:
                 self.session.acknowledge(image.position)
+            self._complete(image)
         if lost or self.protected.replica.state is not ReplicaState.OK:
             self.protected.note_state(ReplicaState.OK, stored.point.cause)
         return stored
@@ -273,6 +282,7 @@ class LiveSource:
         sizes = {reader.name: reader.page_size for reader in image.files}
         read = 0
         if image.position != point.position:
+            self._ship_before_commit()
             point = store_image(
                 vault,
                 source,
@@ -309,6 +319,22 @@ class LiveSource:
             for _ in self.session.log():
                 continue
 
+    def _ship_before_commit(self) -> None:
+        """Make durable what leads to an image that may have been frozen after the log was last shipped."""
+        if isinstance(self.session, BackupSession) and not self.lost:
+            self.ship()
+
+    def _complete(self, image: Image) -> None:
+        """Tell the engine, and keep what it did to its log."""
+        if isinstance(self.session, BackupSession):
+            self.session.complete_image(image)
+            self._keep_ledger()
+
+    def _keep_ledger(self) -> None:
+        if isinstance(self.session, BackupSession) and self.session.ledger != self._kept_ledger:
+            self._kept_ledger = self.session.ledger
+            self.protected.home.save_ledger(self.protected.source.id, self._kept_ledger)
+
     def _base(self, point: RecoveryPoint) -> BaseImage:
         vault, source = self.protected.vault, self.protected.source.id
         after = point.position or Position(0, 0)
@@ -316,8 +342,11 @@ class LiveSource:
         def log() -> Iterable[StoredSegment]:
             return vault.segments_between(source, after, None)
 
+        def content(name: str) -> bytes:
+            return read_file(vault, next(file for file in point.files if file.name == name))
+
         sizes = {file.name: file.size for file in point.files}
-        return BaseImage(after, sizes, {file.name: file.page_size for file in point.files}, log)
+        return BaseImage(after, sizes, {file.name: file.page_size for file in point.files}, log, content)
 
     def _keep_shipping(self) -> None:
         if time.monotonic() - self._shipped_at >= SHIP_S:
