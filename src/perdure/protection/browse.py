@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from perdure.model.errors import Damaged, Refused
 from perdure.model.listings import load_root
@@ -16,6 +14,7 @@ from perdure.protection.points import timeline_of
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.room import refuse_without_room
+from perdure.protection.scratch import scratch_directory
 from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem
 from perdure.workloads.files.tree import browse as browse_tree
 
@@ -76,8 +75,8 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
     )
     if plan.point.size > LARGE:
         notes.append(f"listing it took a temporary copy of {plan.point.size:,} bytes in {cache}")
-    with tempfile.TemporaryDirectory(prefix="browse-", dir=cache) as scratch:
-        copy = Path(scratch) / "copy"
+    with scratch_directory(cache, "browse") as scratch:
+        copy = scratch / "copy"
         if isinstance(p.workload, DirectoryWorkload):
             copy.mkdir()
         paths = p.workload.target_paths([file.name for file in plan.point.files], copy)

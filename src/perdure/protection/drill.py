@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import recover
 from perdure.protection.room import refuse_without_room
+from perdure.protection.scratch import scratch_directory
 from perdure.workloads.contract import DrilledWorkload, FolderWorkload, ImageWorkload
 
 __all__ = ["drill"]
@@ -55,8 +55,8 @@ def drill(
     directory = p.home.cache_dir(p.vault.id) if scratch is None else scratch
     refuse_without_room(directory, plan.point.size, "a drill", "name a larger file system with --scratch")
     began_ns = time.time_ns()
-    with tempfile.TemporaryDirectory(prefix="drill-", dir=directory) as place:
-        copy = Path(place) / "copy"
+    with scratch_directory(directory, "drill") as place:
+        copy = place / "copy"
         size, recovered = _recovered(p, to, copy, progress)
         steps = [recovered]
         if recovered.passed and not isinstance(p.workload, FolderWorkload):

@@ -15,6 +15,7 @@ from perdure.protection.home import Home
 from perdure.protection.image_verbs import express_full, protect
 from perdure.protection.points import timeline_rows
 from perdure.protection.protected import Protected
+from perdure.protection.scratch import scratch_directory
 from perdure.protection.status import status
 from perdure.repository.opening import create_pool
 from perdure.repository.pool import Pool
@@ -62,7 +63,7 @@ def test_a_drill_proves_a_point_and_its_verdict_stays(home: Home, pool: Pool, sh
     assert shown == {1: verdict, 2: None}
     (seen,) = status(home, lambda _: pool)
     assert seen.drill == verdict
-    assert not list(home.cache_dir(pool.id).glob("drill-*"))
+    assert not list(home.cache_dir(pool.id).glob("*drill-*"))
     assert verify_pool(pool, data=True).sound
 
 
@@ -138,3 +139,18 @@ def test_a_folder_is_drilled_too(tmp_path: Path, home: Home, pool: Pool) -> None
     assert drill(protected, to=Latest()).passed
     with pytest.raises(BadInput):
         drill(protected, to=Latest(), checks=["SELECT 1"])
+
+
+def test_what_a_killed_drill_left_is_removed_by_the_next(home: Home, pool: Pool, shop: Protected) -> None:
+    """The copy of a killed process does not stay in the cache; that of a running one is not touched."""
+    cache = home.cache_dir(pool.id)
+    killed = cache / "perdure-drill-killed"
+    killed.mkdir()
+    (killed / "copy").write_bytes(b"left")
+    with scratch_directory(cache, "drill") as running:
+        (running / "copy").write_bytes(b"at work")
+        killed.mkdir(exist_ok=True)
+        assert drill(shop, to=AtPoint(1)).passed
+        assert not killed.exists()
+        assert (running / "copy").read_bytes() == b"at work"
+    assert not list(cache.glob("perdure-drill-*"))
