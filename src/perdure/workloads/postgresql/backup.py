@@ -54,9 +54,7 @@ class LogHolder(Protocol):
 
 
 @contextlib.contextmanager
-def local_image(
-    location: str, data: Path, cluster: Cluster, log: LogHolder, base: BaseImage | None
-) -> Iterator[Image]:
+def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, base: BaseImage | None) -> Iterator[Image]:
     """An image of a running cluster; the backup ends when its listing is asked for, or with the context.
 
     Args:
@@ -80,6 +78,8 @@ def local_image(
         held.callback(spool.close)
         log.follower.attach(spool)
         held.callback(log.follower.detach, spool)
+        # What the WAL up to here changes is known then: from the pool what is shipped, from memory the rest.
+        log.follower.catch_up(start)
         durable = base is None or base.tracked
         draft = _Draft(data, cluster, start, sql, log, spool, durable=durable)
         yield draft.image(base)
@@ -145,6 +145,7 @@ class _Draft:
         if base is not None and before is not None and base.tracked:
             since = [decode_changes(before.during)]
             since += [decode_changes(decode_index(segment.index).changes) for segment in base.log()]
+            since.append(self._log.follower.pending.changes)
             changed = self._changed(found, allocation, digests, ChangedPages(joined_changes(since), old))
         return _Look(found, allocation, digests, changed)
 
@@ -172,7 +173,9 @@ class _Draft:
         """End the backup; the control file is read last, as in every base backup."""
         control = _stable(self._data / CONTROL)
         try:
-            lsn, label, spaces = self._sql.execute("SELECT * FROM pg_backup_stop(wait_for_archive => false)").fetchall()[0]
+            lsn, label, spaces = self._sql.execute(
+                "SELECT * FROM pg_backup_stop(wait_for_archive => false)"
+            ).fetchall()[0]
             now = self._sql.execute("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint").fetchall()[0][0]
         except psycopg.Error as error:
             raise SourceUnusable(
@@ -181,9 +184,7 @@ class _Draft:
         stop = parse_lsn(lsn)
         position, token = self._log.wait_for(stop, durable=self._durable)
         listing = self._listing(look, pages, control, label, spaces or "", stop, int(now) * 1000)
-        size = self._cluster.number("wal_segment_size")
-        wal_size = segment_start(stop - 1, size) + size - self._spool.begin
-        return Ended(position, encode_token(token), int(now) * 1000, encode_listing(listing), self._spool, wal_size)
+        return Ended(position, encode_token(token), int(now) * 1000, encode_listing(listing), self._spool)
 
     def _listing(
         self, look: _Look, pages: PagesReader, control: bytes, label: str, spaces: str, stop: int, now_ns: int
@@ -241,7 +242,11 @@ class _Draft:
     def _outside(self) -> dict[str, bytes]:
         """Configuration files elsewhere, as Debian has them."""
         found: dict[str, bytes] = {}
-        for setting, name in (("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")):
+        for setting, name in (
+            ("config_file", "postgresql.conf"),
+            ("hba_file", "pg_hba.conf"),
+            ("ident_file", "pg_ident.conf"),
+        ):
             named = self._cluster.settings.get(setting)
             if named and Path(named).parent.resolve() != self._data.resolve():
                 with contextlib.suppress(OSError):

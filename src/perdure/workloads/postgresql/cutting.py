@@ -15,7 +15,13 @@ from perdure.model.positions import Position
 from perdure.workloads.postgresql.blocks import BlockChanges, changed_blocks
 from perdure.workloads.postgresql.chain import ChainToken, encode_token
 from perdure.workloads.postgresql.records import Records
-from perdure.workloads.postgresql.segment_index import SegmentIndex, VERSION, encode_changes, encode_index, joined_changes
+from perdure.workloads.postgresql.segment_index import (
+    SegmentIndex,
+    VERSION,
+    encode_changes,
+    encode_index,
+    joined_changes,
+)
 from perdure.workloads.postgresql.transactions import RestorePoint, restore_points, transaction_ends
 
 __all__ = ["PendingWal"]
@@ -74,6 +80,11 @@ class PendingWal:
     def bytes(self) -> int:
         """Bytes received."""
         return len(self._raw)
+
+    @property
+    def changes(self) -> BlockChanges:
+        """The blocks that its records change."""
+        return joined_changes([batch.changes for batch in self._batches])
 
     @property
     def walked(self) -> int:

@@ -41,7 +41,6 @@ class Ended:
         time_ns: The server's clock, nanoseconds since 1970 UTC.
         listing: The encoded listing.
         wal: The WAL that makes the pages consistent.
-        wal_size: Its bytes, whole WAL files; what lies behind the position reads as zeros.
     """
 
     position: Position
@@ -49,7 +48,11 @@ class Ended:
     time_ns: int
     listing: bytes
     wal: Spool
-    wal_size: int
+
+    @property
+    def wal_size(self) -> int:
+        """Bytes of WAL from its beginning to the position."""
+        return self.position.place - self.wal.begin
 
 
 class PagesReader:
@@ -155,9 +158,7 @@ class _LateReader:
         ended = self._ended()
         if self.name == LISTING:
             return ended.listing[offset : offset + length]
-        length = max(0, min(length, ended.wal_size - offset))
-        inside = max(0, min(length, ended.position.place - ended.wal.begin - offset))
-        return ended.wal.read(offset, inside) + bytes(length - inside)
+        return ended.wal.read(offset, max(0, min(length, ended.wal_size - offset)))
 
 
 class EndBackup(Protocol):
@@ -217,5 +218,3 @@ def _read_into(descriptor: int, offset: int, into: memoryview) -> None:
             into[done:] = bytes(len(into) - done)
             return
         done += count
-
-

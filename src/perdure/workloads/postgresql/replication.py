@@ -280,5 +280,3 @@ class Replication:
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         gone = "has already been removed" in words or state == "58P01"
         return (WalGone if gone else Refusal)(words, state)
-
-

@@ -149,6 +149,9 @@ class PostgresqlSession:
                 self._follower.cross_switch()
             segment = self._cut()
             if segment is None:
+                if self._follower.received < self._follower.goal and not self._follower.at_switch:
+                    self._follower.catch_up(self._follower.goal, bounded=True)
+                    continue
                 return
             self._pending = segment
             yield segment
