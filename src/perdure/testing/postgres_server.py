@@ -117,7 +117,7 @@ class PostgresServer:
         )
         if result.returncode:
             raise RuntimeError(f"{command} ended with {result.returncode}: {result.stdout}{result.stderr}")
-        return result.stdout
+        return str(result.stdout)
 
     def program(self, name: str, *arguments: str) -> str:
         """Run one of the version's programs."""
@@ -194,6 +194,6 @@ class PostgresServer:
         rows: list[tuple[Any, ...]] = []
         with self.connect() as connection:
             for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[arg-type]
+                cursor = connection.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
         return rows

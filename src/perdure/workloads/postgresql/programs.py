@@ -94,6 +94,6 @@ def _major_of(directory: Path) -> int:
         said = subprocess.run(
             [str(directory / "postgres"), "--version"], capture_output=True, text=True, check=False
         ).stdout.split()
-        return int(said[2].split(".")[0].rstrip("develrcbta"))
+        return int(said[2].split(".")[0])
     except (OSError, ValueError, IndexError):
         return 0

@@ -178,7 +178,7 @@ class PostgresqlSession:
     @property
     def wal_bytes(self) -> int:
         """Bytes received and not shipped."""
-        return self._follower.pending.bytes
+        return self._follower.pending.size
 
     def _has_segment(self) -> bool:
         return self._follower.at_switch or self._follower.pending.has_segment(self._wanted)

@@ -93,16 +93,16 @@ class PostgresqlWorkload:
     def target_paths(self, names: Sequence[str], target: Path) -> dict[str, Path]:
         return dict.fromkeys(names, target)
 
-    def live_paths(self, names: Sequence[str], location: str) -> dict[str, Path]:
+    def live_paths(self, names: Sequence[str], location: str) -> dict[str, Path]:  # noqa: ARG002
         return {}
 
-    def in_place_target(self, location: str) -> Path:
+    def in_place_target(self, location: str) -> Path:  # noqa: ARG002
         raise _not_in_place()
 
-    def in_place_folder(self, source: DataSource) -> Path:
+    def in_place_folder(self, source: DataSource) -> Path:  # noqa: ARG002
         raise _not_in_place()
 
-    def take_place(self, source: DataSource, directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    def take_place(self, source: DataSource, directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:  # noqa: ARG002
         raise _not_in_place()
 
     def spread(self, content: Callable[[str], bytes], directory: Path) -> AbstractContextManager[Mapping[str, Take]]:
@@ -113,16 +113,20 @@ class PostgresqlWorkload:
         self._timeline = write_log(next(iter(paths.values())), log, upto)
 
     def arrange(
-        self, source: DataSource, directory: Path, upto: Position | None, options: Mapping[str, str]
+        self,
+        source: DataSource,  # noqa: ARG002
+        directory: Path,
+        upto: Position | None,
+        options: Mapping[str, str],
     ) -> Arranged:
         listing, notes = arrange_directory(directory, upto, self._timeline, options)
         self._programs = listing.bin
         return Arranged(notes=notes)
 
-    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
+    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:  # noqa: ARG002
         return verify_directory(next(iter(paths.values())), self._programs)
 
-    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
+    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:  # noqa: ARG002
         raise Refused(self.capabilities.why_not["items"], code="no-items")
 
 
