@@ -174,7 +174,8 @@ class RecordWalker:
                 length = words[(position - base) >> 2]
                 if length == 0:
                     position = self._after_padding(position)
-                    if found:
+                    # Padding belongs to the record before it, once it is here.
+                    if found and position <= limit:
                         end = position
                     continue
                 if not RECORD_HEADER <= length <= _LARGEST_RECORD:
