@@ -93,7 +93,7 @@ class PostgresLoad:
             time.sleep(0.01)
 
     def _client(self, number: int) -> None:
-        chance = random.Random(number)
+        chance = random.Random(number)  # noqa: S311 - load, not secrets
         while not self._stop.is_set():
             with contextlib.suppress(psycopg.Error), self.server.connect() as connection:
                 while not self._stop.is_set():
@@ -101,7 +101,9 @@ class PostgresLoad:
                     self._stop.wait(self.pause_s)
             self._stop.wait(0.05)
 
-    def _transaction(self, connection: psycopg.Connection[tuple[object, ...]], number: int, chance: random.Random) -> None:
+    def _transaction(
+        self, connection: psycopg.Connection[tuple[object, ...]], number: int, chance: random.Random
+    ) -> None:
         with self._guard:
             row, self._next = self._next, self._next + 1
         amount = chance.randrange(1, 100)

@@ -27,6 +27,7 @@ from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 
 __all__ = [
+    "AdvisingWorkload",
     "Arranged",
     "BackupSession",
     "BaseImage",
@@ -43,10 +44,12 @@ __all__ = [
     "ImageWorkload",
     "LayoutSession",
     "ListingSource",
+    "LocatingWorkload",
     "LogReader",
     "RestoredItem",
     "Session",
     "SpreadingWorkload",
+    "StartedWorkload",
     "Verification",
     "WorkloadInfo",
 ]
@@ -233,10 +236,13 @@ class BackupSession(Protocol):
 
     Attributes:
         ledger: What the engine did to its log; the caller sets it after opening and keeps what it is afterwards.
-        image_in: The folder of the copy that the last image was taken from; empty if there was none.
     """
 
     ledger: TruncationLedger
+
+    def start_anew(self) -> None:
+        """What was shipped cannot be continued: yield no log until an image, unconnected to it, is complete."""
+        ...
 
     def complete_image(self, image: Image) -> None:
         """The image is durable as a recovery point: report the backup as complete. Only while the image is open."""
@@ -402,6 +408,15 @@ class DirectoryWorkload(Protocol):
 
 
 @runtime_checkable
+class AdvisingWorkload(Protocol):
+    """A workload that changes nothing at the source itself: it says what a person has to do."""
+
+    def preparation(self, location: str) -> list[str]:
+        """Lines in the source's own language, comments among them."""
+        ...
+
+
+@runtime_checkable
 class SpreadingWorkload(Protocol):
     """An image workload whose image is one file of the pages of many: a recovery spreads them into a directory.
 
@@ -432,6 +447,33 @@ class LayoutSession(Protocol):
     """
 
     keeps_layout: bool
+
+
+@runtime_checkable
+class StartedWorkload(Protocol):
+    """A directory workload that can start its engine on what was recovered (recovery option ``start``)."""
+
+    def start(self, directory: Path) -> tuple[str, ...]:
+        """Start it and wait until it is in service; returns what a person should know.
+
+        Raises:
+            Partial: It does not start.
+        """
+        ...
+
+
+@runtime_checkable
+class LocatingWorkload(Protocol):
+    """An image workload in whose log a person may name places in the engine's own words."""
+
+    def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
+        """Find a place in the stored log, which is given oldest first.
+
+        Raises:
+            BadInput: There is no such kind of place, or the text is none.
+            NotFound: It is not in the log.
+        """
+        ...
 
 
 @runtime_checkable

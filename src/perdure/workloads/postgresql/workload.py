@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
 
+from perdure.model.drills import DrillStep
 from perdure.model.errors import Refused, SourceUnusable
-from perdure.model.logs import LogSegment
+from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import DataSource
 from perdure.model.positions import Position
 from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
@@ -17,9 +18,11 @@ from perdure.workloads.postgresql.arranging import arrange_directory
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
 from perdure.workloads.postgresql.joining import join_segments
+from perdure.workloads.postgresql.locating import locate
 from perdure.workloads.postgresql.preflight import Lack, advice, lacks, require_nothing_missing
 from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.spreading import Take, spread_image, write_log
+from perdure.workloads.postgresql.starting import drill_directory, start_server
 from perdure.workloads.postgresql.verifying import verify_directory
 
 __all__ = ["PostgresqlWorkload"]
@@ -34,12 +37,12 @@ class PostgresqlWorkload:
         items=False,
         why_not={"items": "tables of a PostgreSQL cluster are not listed yet; recover it with --start and use pg_dump"},
     )
-    recovery_options = frozenset({"port"})
+    recovery_options = frozenset({"port", "start"})
     companion_suffixes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._timeline: int | None = None
-        self._programs = ""
+        self._programs = self._superuser = ""
 
     # --- the source ------------------------------------------------------------------------------
 
@@ -120,11 +123,20 @@ class PostgresqlWorkload:
         options: Mapping[str, str],
     ) -> Arranged:
         listing, notes = arrange_directory(directory, upto, self._timeline, options)
-        self._programs = listing.bin
+        self._programs, self._superuser = listing.bin, listing.superuser
         return Arranged(notes=notes)
 
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:  # noqa: ARG002
         return verify_directory(next(iter(paths.values())), self._programs)
+
+    def start(self, directory: Path) -> tuple[str, ...]:
+        return start_server(directory, self._programs)
+
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        return drill_directory(next(iter(paths.values())), self._programs, self._superuser or "postgres", checks)
+
+    def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
+        return locate(kind, text, segments)
 
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:  # noqa: ARG002
         raise Refused(self.capabilities.why_not["items"], code="no-items")

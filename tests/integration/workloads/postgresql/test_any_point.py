@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -44,8 +45,14 @@ def watching(p: Protected, every_s: float = 2.0) -> Iterator[list[WatchEvent]]:
         thread.join()
 
 
-def check_recovered(p: Protected, room: Path, major: int, to: Target, ledger: dict[int, Entry], unsure: set[int]) -> None:
+class Truth(NamedTuple):
+    ledger: dict[int, Entry]
+    unsure: set[int]
+
+
+def check_recovered(p: Protected, room: Path, major: int, to: Target, truth: Truth) -> None:
     """Recover, open, and compare with the ledger and with PostgreSQL's own checks."""
+    ledger, unsure = truth
     target = room / f"recovered-{time.monotonic_ns()}"
     report = recover(p, to=to, target=target)
     assert report.verification is not None
@@ -61,7 +68,9 @@ def check_recovered(p: Protected, room: Path, major: int, to: Target, ledger: di
         if isinstance(to, AtTime):
             assert not {row for row in rows & ledger.keys() if ledger[row].time_ns > to.time_ns}
             assert not {each.id for each in ledger.values() if each.time_ns < to.time_ns - SKEW_NS} - rows
-        balance, amounts = copy.execute("SELECT (SELECT sum(balance) FROM account), (SELECT sum(amount) FROM ledger)")[0]
+        balance, amounts = copy.execute("SELECT (SELECT sum(balance) FROM account), (SELECT sum(amount) FROM ledger)")[
+            0
+        ]
         assert balance == (amounts or 0)
         copy.program(
             "pg_amcheck", "-h", "127.0.0.1", "-p", str(copy.port), "--all", "--install-missing", "--heapallindexed"
@@ -128,4 +137,4 @@ def test_any_place_has_exactly_its_transactions(
     targets += [AtTime(each.time_ns + chance.randrange(-3_000_000, 3_000_000)) for each in chance.sample(later, 4)]
     targets += [AtPosition(row.position) for row in chance.sample(rows, 4) if row.position is not None]
     for target in targets:
-        check_recovered(p, room, major, target, ledger, load.unsure)
+        check_recovered(p, room, major, target, Truth(ledger, load.unsure))
