@@ -27,6 +27,7 @@ from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 
 __all__ = [
+    "AdvisingWorkload",
     "Arranged",
     "BackupSession",
     "BaseImage",
@@ -41,10 +42,14 @@ __all__ = [
     "Image",
     "ImageReader",
     "ImageWorkload",
+    "LayoutSession",
     "ListingSource",
+    "LocatingWorkload",
     "LogReader",
     "RestoredItem",
     "Session",
+    "SpreadingWorkload",
+    "StartedWorkload",
     "Verification",
     "WorkloadInfo",
 ]
@@ -160,6 +165,7 @@ class BaseImage:
         log: Yields the stored segments after ``position``, so that a workload whose session has not seen
             them itself can learn from their ``index`` which pages changed.
         content: Reads one of its files whole; for small ones.
+        tracked: The log leads from it to now. If not, only its layout is of use, and everything has to be compared.
     """
 
     position: Position
@@ -167,6 +173,7 @@ class BaseImage:
     page_sizes: Mapping[str, int]
     log: Callable[[], Iterable[StoredSegment]]
     content: Callable[[str], bytes] = _no_content
+    tracked: bool = True
 
 
 class Session(Protocol):
@@ -396,6 +403,75 @@ class DirectoryWorkload(Protocol):
 
         Raises:
             Refused: The source came into use meanwhile.
+        """
+        ...
+
+
+@runtime_checkable
+class AdvisingWorkload(Protocol):
+    """A workload that changes nothing at the source itself: it says what a person has to do."""
+
+    def preparation(self, location: str) -> list[str]:
+        """Lines in the source's own language, comments among them."""
+        ...
+
+
+@runtime_checkable
+class SpreadingWorkload(Protocol):
+    """An image workload whose image is one file of the pages of many: a recovery spreads them into a directory.
+
+    ``target_paths`` names the directory for every file of the image.
+    """
+
+    def spread(
+        self, content: Callable[[str], bytes], directory: Path
+    ) -> AbstractContextManager[Mapping[str, Callable[[int, memoryview], None]]]:
+        """Make the files, then take their bytes.
+
+        Args:
+            content: Reads one file of the image whole; for small ones.
+            directory: Where to; it exists and is empty.
+
+        Returns:
+            For the names of large files of the image what takes their bytes, with the offset, from several threads.
+        """
+        ...
+
+
+@runtime_checkable
+class LayoutSession(Protocol):
+    """A session whose images keep the layout of the one before, even when the log was lost.
+
+    Attributes:
+        keeps_layout: Always true; ``image`` is then given the image before with ``tracked`` false.
+    """
+
+    keeps_layout: bool
+
+
+@runtime_checkable
+class StartedWorkload(Protocol):
+    """A directory workload that can start its engine on what was recovered (recovery option ``start``)."""
+
+    def start(self, directory: Path) -> tuple[str, ...]:
+        """Start it and wait until it is in service; returns what a person should know.
+
+        Raises:
+            Partial: It does not start.
+        """
+        ...
+
+
+@runtime_checkable
+class LocatingWorkload(Protocol):
+    """An image workload in whose log a person may name places in the engine's own words."""
+
+    def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
+        """Find a place in the stored log, which is given oldest first.
+
+        Raises:
+            BadInput: There is no such kind of place, or the text is none.
+            NotFound: It is not in the log.
         """
         ...
 

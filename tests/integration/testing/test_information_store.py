@@ -93,7 +93,7 @@ def test_rows_are_those_of_the_journal(stopped: InformationStore) -> None:
 
 
 def test_independent_readers_read_every_value(stopped: InformationStore) -> None:
-    """libesedb and dissect see the tables and as many rows as perdure does, and can read every value."""
+    """Libesedb and dissect see the tables and as many rows as perdure does, and can read every value."""
     path = database_of(stopped)
     expected = row_counts(path)
     file = pyesedb.file()
