@@ -153,9 +153,23 @@ class Engine:
 
     def start(self, previous: PreviousLog | None = None) -> None:
         """Begin to write: a new stream, or the generation after the last one of a stream."""
-        self.stream.begin(previous or PreviousLog())
+        if not self.stream.generation:
+            self.stream.begin(previous or PreviousLog())
         self.append(log.initialise(self._parameters(), log_time_bytes(self.clock())))
         self.make_durable()
+
+    def resume(self, previous: PreviousLog) -> None:
+        """Begin the generation after the last one of a stream, to end its recovery in it."""
+        self._created[previous.generation] = previous.created
+        self.stream.begin(previous)
+
+    def adopt(self, name: str, path: Path, guid: str, schemas: dict[str, TableSchema]) -> MountedDatabase:
+        """Open a database that is being recovered, as it is attached in the log."""
+        fields = self.read_fields(path, self.settings.page_size)
+        store = self._store(path, fields, path.stat().st_size // fields.page_size - 2)
+        self._version = max(self._version, 1 << 30)
+        adopted = self.databases[name] = MountedDatabase.open(name, path, guid, store, schemas)
+        return adopted
 
     def session(self) -> Session:
         """A new session."""
