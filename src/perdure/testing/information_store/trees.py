@@ -48,7 +48,7 @@ class PageSource(Protocol):
         """Give a page back."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TreeStore:
     """What all trees of a database share.
 
@@ -82,7 +82,7 @@ class TreeStore:
         return self.file.fields.dbtime
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tree:
     """One tree.
 

@@ -80,7 +80,7 @@ class TransactionLog(Protocol):
         """A new transaction number."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Session:
     """One session of the engine, with at most one transaction at a time, which may be nested.
 
