@@ -401,11 +401,10 @@ class Engine:
                 tree = version.tree
                 assert isinstance(tree, Tree)
                 for page in pages:
-                    if page.objid != tree.objid or not page.leaf or database.file.page(page.number) is not page:
-                        continue
-                    line = tree.is_on(page, version.bookmark)
-                    if line is not None:
-                        tree.log_before(tree.locks[version.bookmark], version, page, line)
+                    # The node may have moved to another page since; what counts is where it was changed.
+                    if page.number == version.page and database.file.page(page.number) is page:
+                        line = tree.is_on(page, version.bookmark) if page.leaf and page.objid == tree.objid else None
+                        tree.log_before(tree.locks[version.bookmark], version, page, line or 0)
                         break
         if self.stream.flushed != self.stream.end:
             self.make_durable()
