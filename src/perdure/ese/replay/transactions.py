@@ -8,18 +8,23 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from perdure.ese.replay.errors import Contradiction
+from perdure.ese.structures import LogPosition
 
 __all__ = ["Change", "ChangeKind", "Session", "Sessions"]
 
 
 class ChangeKind(IntEnum):
-    """What a change did, and so what takes it back; the numbers are those of Undo and UndoInfo records."""
+    """What a change did, and so what takes it back; the numbers are those of Undo and UndoInfo records.
+
+    UNKNOWN stands for a change that a page held already: what takes it back must still come in an UndoInfo record.
+    """
 
     INSERT = 1
     REPLACE = 2
     FLAG_DELETE = 3
     DELTA = 4
     DELTA_64 = 9
+    UNKNOWN = 0
 
 
 class Change(NamedTuple):
@@ -57,17 +62,14 @@ class Session:
     Args:
         process: Its number.
         whole: Whether the log at hand holds the beginning of its transaction.
-        begun: Where its transaction began, for messages.
+        begun: Where its transaction began, ``None`` if that lies before the logs.
         levels: For every level of its nested transactions its changes, oldest first. Empty outside of transactions.
-        lacking: Changes that a page held already, so that their data before must still come in an UndoInfo record: by
-            version, which record it was.
     """
 
     process: int
     whole: bool = True
-    begun: str = ""
+    begun: LogPosition | None = None
     levels: list[list[Change]] = field(default_factory=list)
-    lacking: dict[int, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def level(self) -> int:
@@ -78,9 +80,18 @@ class Session:
         """Keep a change until its transaction ends."""
         self.levels[min(level, len(self.levels)) - 1].append(change)
 
-    def lacks(self, version: int, level: int, record: str) -> None:
-        """A change must be taken back if the transaction fails, and the data before are not known yet."""
-        self.lacking[version] = level, record
+    def lacks(self, level: int, version: int, record: str) -> None:
+        """A change must be taken back if the transaction fails, and how is not known yet."""
+        self.remember(level, Change(ChangeKind.UNKNOWN, version, 0, True, record.encode(), excusable=True))
+
+    def learn(self, change: Change) -> None:
+        """What takes a change back is known now; it keeps its place among the others."""
+        for changes in reversed(self.levels):
+            for index in range(len(changes) - 1, -1, -1):
+                if changes[index].version == change.version:
+                    if changes[index].kind is ChangeKind.UNKNOWN:
+                        changes[index] = change
+                    return
 
     def find(self, version: int) -> Change | None:
         """An unfinished change by its number, the newest first."""
@@ -109,7 +120,6 @@ class Session:
             changes = self.levels.pop()
             if self.levels:
                 self.levels[-1] += changes
-        self.lacking = {version: (min(own, level), record) for version, (own, record) in self.lacking.items() if level}
 
     def roll_back(self, count: int) -> None:
         """The innermost transactions were taken back; every change of theirs was undone by a record of its own.
@@ -127,8 +137,6 @@ class Session:
                     f"{len(left)} of its changes were never undone, the first of them version {left[0].version:#x} in "
                     f"the tree with root page {left[0].root}: records between are missing"
                 )
-        level = len(self.levels)
-        self.lacking = {version: found for version, found in self.lacking.items() if found[0] <= level}
 
 
 class Sessions:
@@ -162,6 +170,8 @@ class Sessions:
             Contradiction: Its transactions, as the log told so far, are not so deep.
         """
         session = self._open.get(process)
+        if session is not None and len(session.levels) == level:
+            return session
         if session is None or (session.level < level and not session.whole):
             if not self._may_begin_before:
                 raise Contradiction(f"session {process:#x} changes a page at level {level}, and began no transaction")
@@ -174,7 +184,7 @@ class Sessions:
             )
         return session
 
-    def begin(self, process: int, level: int, count: int, where: str) -> None:
+    def begin(self, process: int, level: int, count: int, where: LogPosition | None) -> None:
         """A transaction begins at a level, with so many levels.
 
         Raises:
@@ -184,7 +194,7 @@ class Sessions:
         if session is None:
             if level and not self._may_begin_before:
                 raise Contradiction(f"session {process:#x} goes on from level {level}, and began no transaction")
-            session = Session(process, whole=level == 0, begun=where if level == 0 else "")
+            session = Session(process, whole=level == 0, begun=where if level == 0 else None)
             session.levels = [[] for _ in range(level)]
             self._open[process] = session
         elif session.level != level and (session.whole or level == 0):
@@ -227,7 +237,7 @@ class Sessions:
         if not session.level or (not session.whole and count >= session.level):
             del self._open[process]
 
-    def refresh(self, process: int, where: str) -> None:
+    def refresh(self, process: int, where: LogPosition | None) -> None:
         """A read transaction begins anew at level 1."""
         session = self._open.setdefault(process, Session(process, begun=where))
         if session.level == 0:
