@@ -46,7 +46,10 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "ese": ese_files,
 }
 ALONE = {"scale"}
-"""Cases without peers, which write a page of their own."""
+"""Cases that write a page of their own."""
+
+WITHOUT_PEERS = {"scale", "threads", "prune", "verifying", "first-copy-objects", "ese", "log-lag"}
+"""Cases in which perdure is measured against ceilings, not against other tools."""
 ROOM_GB = 25
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks.md"
 
@@ -60,7 +63,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="the page; default: the documentation's, if --scale is 1")
     given = parser.parse_args()
     names = given.only or list(CASES)
-    for tool in ("restic", "borg") if set(names) - ALONE else ():
+    for tool in ("restic", "borg") if set(names) - WITHOUT_PEERS else ():
         if shutil.which(tool) is None:
             parser.error(f"{tool} is not installed; on Debian: apt install restic borgbackup")
     folder = given.dir.absolute() if given.dir else Path(tempfile.mkdtemp(prefix="perdure-bench-"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -147,4 +148,6 @@ def peers(work: Path, label: str) -> list[Peer]:
 
 def version(*command: str) -> str:
     """What a program says about its version."""
+    if shutil.which(command[0]) is None:
+        return "not installed"
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[0].strip()

@@ -8,11 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from perdure.model.drills import Drill
 from perdure.model.moments import rfc3339
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
 
-__all__ = ["plain", "point_document", "source_document"]
+__all__ = ["drill_document", "plain", "point_document", "source_document"]
 
 
 def plain(value: object) -> Any:
@@ -29,6 +30,8 @@ def plain(value: object) -> Any:
         return point_document(value)
     if isinstance(value, DataSource):
         return source_document(value)
+    if isinstance(value, Drill):
+        return drill_document(value)
     if is_dataclass(value) and not isinstance(value, type):
         return dict(_pair(field.name, getattr(value, field.name)) for field in fields(value))
     if hasattr(value, "__struct_fields__"):
@@ -42,6 +45,17 @@ def plain(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def drill_document(drill: Drill) -> dict[str, Any]:
+    """A drill with its verdict; the source is left to whoever names it."""
+    shown = dict(_pair(field.name, getattr(drill, field.name)) for field in fields(drill) if field.name != "source")
+    return {
+        "passed": drill.passed,
+        "failure": drill.failure,
+        "recovery_seconds": drill.recovery_seconds,
+        **shown,
+    }
 
 
 def point_document(point: RecoveryPoint) -> dict[str, Any]:

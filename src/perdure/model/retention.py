@@ -157,8 +157,8 @@ def plan_retention(
     good = [point for point in ordered if point.number not in damaged]
     if base is not None:
         reasons[base.number].append(f"the log of the last {_days(policy.days)} stands on it")
-        for point in _doubtful(good, base, age, policy.days, runs or {}):
-            reasons[point.number].append(f"perhaps within {_days(policy.days)}: the clock was set back before it")
+    for point in _doubtful(good, base, age, policy.days, runs or {}):
+        reasons[point.number].append(f"perhaps within {_days(policy.days)}: the clock was set back before it")
     for rule in _RULES:
         _keep_periods(good, reasons, rule, getattr(policy, rule[0]), zone)
     inside = [point for point in ordered if age[point.number] <= policy.days * DAY_NS]
@@ -235,14 +235,17 @@ def _base(
 
 def _doubtful(
     good: Sequence[RecoveryPoint],
-    base: RecoveryPoint,
+    base: RecoveryPoint | None,
     age: Mapping[int, int],
     days: float,
     runs: Mapping[int, int],
 ) -> Iterator[RecoveryPoint]:
-    """Images after the base that seem older than the range and that no log joins to it."""
+    """Images after the base that seem older than the range and that no log joins to it; without a base all of them."""
     for point in good:
-        if point.position is None or base.position is None or age[point.number] <= days * DAY_NS:
+        if point.position is None or age[point.number] <= days * DAY_NS:
+            continue
+        if base is None or base.position is None:
+            yield point
             continue
         joined = point.number in runs and runs[point.number] == runs.get(base.number)
         if point.position > base.position and not joined:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from perdure.model.errors import Damaged, Refused
 from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
-from perdure.protection.points import timeline_of
+from perdure.protection.image_restore import restore_image
+from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
-from perdure.protection.recovery import restore_image
-from perdure.workloads.contract import FolderWorkload, RestoredItem
+from perdure.protection.room import refuse_without_room
+from perdure.protection.scratch import scratch_directory
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem
 from perdure.workloads.files.tree import browse as browse_tree
 
 __all__ = ["LARGE", "Listing", "browse"]
@@ -54,7 +53,7 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
         NotFound: There is no such target or path.
         Refused: The workload cannot list items, or there is no room for the temporary copy.
     """
-    plan = timeline_of(p.vault, p.source.id).resolve(to or Latest())
+    plan = plan_for(p, to or Latest())
     notes = [plan.note] if plan.note else []
     if isinstance(p.workload, FolderWorkload):
         if plan.point.tree is None:
@@ -68,21 +67,19 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
             code="no-items",
         )
     cache = p.home.cache_dir(p.vault.id)
-    _refuse_without_room(cache, plan.point.size)
+    refuse_without_room(
+        cache,
+        plan.point.size,
+        "listing a database",
+        "set PERDURE_HOME to a larger file system, or recover the database with --target",
+    )
     if plan.point.size > LARGE:
         notes.append(f"listing it took a temporary copy of {plan.point.size:,} bytes in {cache}")
-    with tempfile.TemporaryDirectory(prefix="browse-", dir=cache) as scratch:
-        paths = p.workload.target_paths([file.name for file in plan.point.files], Path(scratch) / "copy")
+    with scratch_directory(cache, "browse") as scratch:
+        copy = scratch / "copy"
+        if isinstance(p.workload, DirectoryWorkload):
+            copy.mkdir()
+        paths = p.workload.target_paths([file.name for file in plan.point.files], copy)
         restore_image(p, plan, paths, progress)
         items = p.workload.items(paths, path)
     return Listing(plan.point, plan.upto, plan.time_ns, tuple(items), tuple(notes))
-
-
-def _refuse_without_room(directory: Path, size: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < size + size // 8:
-        raise Refused(
-            f"listing a database takes a temporary copy of {size:,} bytes, and {directory} has {free:,} free",
-            code="no-room",
-            hint="set PERDURE_HOME to a larger file system, or recover the database with --target",
-        )

@@ -22,6 +22,7 @@ import platformdirs
 from perdure.model.errors import BadInput, NotFound, PerdureError, Refused
 from perdure.model.points import DataSource
 from perdure.model.replica import Replica, ReplicaState
+from perdure.model.truncation import TruncationLedger
 
 __all__ = ["Activity", "Holder", "Home", "KnownPool", "KnownSource"]
 
@@ -173,6 +174,21 @@ class Home:
 
     def activity(self, source_id: str) -> Activity | None:
         return self._read(self._file("activity", source_id), Activity)
+
+    def ledger(self, source_id: str) -> TruncationLedger:
+        """What an engine did to the log of a source, as far as it is known here."""
+        return self._read(self._file("truncation", source_id), TruncationLedger) or TruncationLedger()
+
+    def save_ledger(self, source_id: str, ledger: TruncationLedger) -> None:
+        self._write(self._file("truncation", source_id), ledger)
+
+    def attention(self, source_id: str) -> str:
+        """What a person should look at of a source; empty if all is well."""
+        return self._read(self._file("attention", source_id), str) or ""
+
+    def note_attention(self, source_id: str, text: str) -> None:
+        if text != self.attention(source_id):
+            self._write(self._file("attention", source_id), text)
 
     def note_found(self, source_id: str, where: str, time_ns: int) -> None:
         """Note that a source was found in a pool; does nothing if its replica's state is known here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,13 @@ from perdure.model.errors import Damaged
 from perdure.model.extents import HOLE, ExtentMap
 from perdure.model.logs import StoredSegment
 from perdure.model.points import ImageFile
-from perdure.protection.progress import Progress
+from perdure.model.timeline import RecoveryPlan
+from perdure.protection.progress import Progress, quiet
+from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
+from perdure.workloads.contract import SpreadingWorkload
 
-__all__ = ["VaultLog", "write_file"]
+__all__ = ["VaultLog", "read_file", "restore_image", "write_file"]
 
 
 class VaultLog:
@@ -35,6 +38,43 @@ class VaultLog:
             self._progress("applying log", len(block), self._total)
 
 
+def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
+    """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
+    workload = image_workload(p)
+    if isinstance(workload, SpreadingWorkload):
+        _spread(p.vault, plan, workload, next(iter(paths.values())), progress)
+    else:
+        for file in plan.point.files:
+            write_file(p.vault, file, paths[file.name], progress)
+    if plan.segments and plan.upto is not None:
+        workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
+
+
+def _spread(vault: Vault, plan: RecoveryPlan, workload: SpreadingWorkload, directory: Path, progress: Progress) -> None:
+    files = {file.name: file for file in plan.point.files}
+    with workload.spread(lambda name: read_file(vault, files[name]), directory) as sinks:
+        for name, sink in sinks.items():
+            extents = vault.image_map(files[name])
+            _write_extents(vault, name, extents, sink, progress=progress)
+
+
+def read_file(vault: Vault, file: ImageFile) -> bytes:
+    """One small file of an image, whole.
+
+    Raises:
+        Damaged: A chunk is missing, damaged or too short.
+    """
+    extents = vault.image_map(file)
+    content = bytearray(extents.size)
+    for row in extents.extents[extents.extents["chunk"] != HOLE]:
+        offset, length, start = int(row["offset"]), int(row["length"]), int(row["start"])
+        chunk = vault.read_chunk(extents.chunks[int(row["chunk"])].tobytes())
+        if start + length > len(chunk):
+            raise Damaged(f"a chunk of {file.name!r} is shorter than its extent map says", code="damaged-chunk")
+        content[offset : offset + length] = chunk[start : start + length]
+    return bytes(content)
+
+
 def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, threads: int = 2) -> None:
     """Write one file of an image to a path that does not exist yet, and sync it.
 
@@ -47,14 +87,27 @@ def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, th
     try:
         extents = vault.image_map(file)
         os.ftruncate(descriptor, extents.size)
-        _write_extents(vault, file.name, extents, descriptor, progress=progress, threads=threads)
+        _write_extents(
+            vault,
+            file.name,
+            extents,
+            lambda offset, view: _write_all(descriptor, view, offset),
+            progress=progress,
+            threads=threads,
+        )
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _write_extents(
-    vault: Vault, name: str, extents: ExtentMap, descriptor: int, *, progress: Progress, threads: int
+    vault: Vault,
+    name: str,
+    extents: ExtentMap,
+    take: Callable[[int, memoryview], None],
+    *,
+    progress: Progress,
+    threads: int = 2,
 ) -> None:
     rows = extents.extents[extents.extents["chunk"] != HOLE]
     rows = rows[np.argsort(rows["chunk"], kind="stable")]
@@ -70,7 +123,7 @@ def _write_extents(
         ):
             if start + length > len(view):
                 raise Damaged(f"a chunk of {name!r} is shorter than its extent map says", code="damaged-chunk")
-            _write_all(descriptor, view[start : start + length], offset)
+            take(offset, view[start : start + length])
             written += length
         progress("restoring", written, total)
 

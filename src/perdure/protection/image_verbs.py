@@ -17,7 +17,7 @@ from perdure.protection.live import Checked, LiveSource, Shipped, open_session, 
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, Workload, workload_for
 from perdure.protection.vault import Vault
-from perdure.workloads.contract import FolderWorkload
+from perdure.workloads.contract import ConfiguredWorkload, FolderWorkload
 
 __all__ = ["CheckReport", "SyncResult", "check", "express_full", "open_session", "protect", "register", "synchronize"]
 
@@ -100,12 +100,16 @@ def register(
     workload = workload or workload_for(kind)
     if prepare and not isinstance(workload, FolderWorkload):
         workload.prepare(location)
-    info = workload.discover(location)
+    given = {key: list(values) for key, values in (options or {}).items()}
+    if isinstance(workload, ConfiguredWorkload):
+        configured = workload.configure(location, given)
+        info, given = configured.info, {key: list(values) for key, values in configured.options.items()}
+    else:
+        info = workload.discover(location)
     name = info.default_name if name is None else _checked_name(name)
     source = _unfinished(vault, kind, info.location, name)
     if source is None:
         _refuse_duplicate(home, vault, kind, info.location, name)
-        given = {key: list(values) for key, values in (options or {}).items()}
         source = DataSource(secrets.token_hex(16), name, kind, info.location, given, time.time_ns())
         vault.register(source)
     home.remember_source(source, vault.id)
@@ -204,7 +208,9 @@ def synchronize(p: Protected, progress: Progress = quiet) -> SyncResult:
 
     def ship(live: LiveSource) -> SyncResult:
         if not live.lost and live.newest_image() is not None:
-            return _sync_result(live.ship(), None)
+            shipped = live.ship()
+            live.report_backup()
+            return _sync_result(shipped, None)
         stored = live.express_full("first replica", progress)
         return _sync_result(live.ship(), stored.point)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from perdure.model.drills import Drill
 from perdure.model.logs import LogSpan
 from perdure.model.points import PointKind, RecoveryPoint
 from perdure.model.positions import Position
@@ -29,6 +30,7 @@ class TimelineRow:
         commits: Transactions that it ends or holds.
         notes: What a person should know.
         damage: How it is known to be damaged; empty if it is not.
+        drill: The newest drill that recovered it, or a moment that stands on it; ``None`` if there was none.
     """
 
     kind: PointKind
@@ -42,6 +44,7 @@ class TimelineRow:
     commits: int = 0
     notes: tuple[str, ...] = ()
     damage: str = ""
+    drill: Drill | None = None
 
 
 def timeline_of(vault: Vault, source: str) -> Timeline:
@@ -59,7 +62,11 @@ def timeline_rows(vault: Vault, source: str, commits: bool = False) -> list[Time
     """
     timeline = timeline_of(vault, source)
     known = vault.known_damage(source)
-    rows = [replace(_image_row(point), damage=known.points.get(point.number, "")) for point in timeline.points]
+    drills = {drill.number: drill for drill in vault.drills(source)}
+    rows = [
+        replace(_image_row(point), damage=known.points.get(point.number, ""), drill=drills.get(point.number))
+        for point in timeline.points
+    ]
     seen: set[str] = set()
     for stretch in timeline.stretches:
         for span in stretch.spans:

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from perdure.model.errors import Damaged, Partial, PerdureError, Refused
+from perdure.model.errors import Damaged, Refused
 from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Target
 from perdure.model.timeline import RecoveryPlan
-from perdure.protection.image_restore import VaultLog, write_file
-from perdure.protection.points import timeline_of
+from perdure.protection.directory_recovery import check_options, recover_directory
+from perdure.protection.image_restore import restore_image
+from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
-from perdure.workloads.contract import FolderWorkload, Verification
+from perdure.protection.recovery_places import (
+    PARTIAL,
+    clear_of_partial,
+    companions_of,
+    kept_name,
+    partial_of,
+    refuse_existing,
+    refuse_source,
+    remove,
+    rename_new,
+    sync_path,
+)
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, StartedWorkload, Verification
 from perdure.workloads.files.restore import restore_tree
 
-__all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover", "restore_image"]
-
-PARTIAL = ".perdure-partial"
-"""Suffix of what is not whole yet; whatever has it may be deleted."""
-
-COMPANIONS = ("-wal", "-shm", "-journal")
-"""Names beside a recovered file that must not exist; a workload may declare others as ``companion_suffixes``."""
+__all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover"]
 
 Verify = Literal["quick", "thorough", "none"]
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def recover(
     yes: bool = False,
     items: Sequence[str] = (),
     verify: Verify = "quick",
+    options: Mapping[str, str] | None = None,
     progress: Progress = quiet,
 ) -> RecoveryReport:
     """Recover a source to a target moment.
@@ -88,6 +90,7 @@ def recover(
         yes: Confirms ``in_place``.
         items: For folders: only these paths.
         verify: How to check a recovered database by its engine's own means.
+        options: The workload's own options, such as the layout of what is recovered.
         progress: Told of the bytes.
 
     Raises:
@@ -108,7 +111,8 @@ def recover(
         raise Refused(
             "there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes"
         )
-    plan = timeline_of(p.vault, p.source.id).resolve(to)
+    check_options(p, options or {})
+    plan = plan_for(p, to)
     notes = [plan.note] if plan.note else []
     verification: Verification | None
     if isinstance(p.workload, FolderWorkload):
@@ -124,9 +128,19 @@ def recover(
                 code="no-item-recovery",
                 hint="recover the database to another path with --target, and copy what you need from there",
             )
+        if isinstance(p.workload, DirectoryWorkload):
+            return _recover_directory(
+                p,
+                plan,
+                None if in_place else target,
+                verify=verify,
+                options=options or {},
+                started=started,
+                progress=progress,
+            )
         where = p.workload.in_place_target(p.source.location) if in_place or target is None else target
         if not in_place:
-            _refuse_source(p, where)
+            refuse_source(p, where)
         finals = _final_paths(p, plan, where)
         _refuse_targets(p, list(finals.values()), in_place=in_place)
         size, verification = _recover_image(
@@ -137,13 +151,30 @@ def recover(
     return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, tuple(notes))
 
 
-def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
-    """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
-    workload = image_workload(p)
-    for file in plan.point.files:
-        write_file(p.vault, file, paths[file.name], progress)
-    if plan.segments and plan.upto is not None:
-        workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
+def _recover_directory(
+    p: Protected,
+    plan: RecoveryPlan,
+    target: Path | None,
+    *,
+    verify: Verify,
+    options: Mapping[str, str],
+    started: float,
+    progress: Progress,
+) -> RecoveryReport:
+    done = recover_directory(p, plan, target, verify=verify, options=options, progress=progress)
+    started_notes = (
+        p.workload.start(done.paths[0]) if "start" in options and isinstance(p.workload, StartedWorkload) else ()
+    )
+    return RecoveryReport(
+        plan.point,
+        done.arranged.position or plan.upto,
+        done.arranged.time_ns or plan.time_ns,
+        done.paths,
+        done.size,
+        time.monotonic() - started,
+        done.verification,
+        ((plan.note,) if plan.note else ()) + done.arranged.notes + started_notes,
+    )
 
 
 # --- databases ---------------------------------------------------------------------------------------
@@ -160,8 +191,8 @@ def _recover_image(
     progress: Progress,
 ) -> tuple[int, Verification | None]:
     workload = image_workload(p)
-    partial = {name: _partial_of(final) for name, final in finals.items()}
-    with _clear_of_partial(p, list(partial.values())):
+    partial = {name: partial_of(final) for name, final in finals.items()}
+    with clear_of_partial(p, list(partial.values())):
         restore_image(p, plan, partial, progress)
         verification = None if verify == "none" else workload.verify(partial, verify == "thorough")
         if verification is not None and not verification.passed:
@@ -173,15 +204,15 @@ def _recover_image(
             )
         size = sum(path.stat().st_size for path in partial.values())
         for path in partial.values():
-            _sync(path)
+            sync_path(path)
         for name, final in finals.items():
             if in_place:
                 _keep_old(p, final, partial[name], notes)
                 partial[name].replace(final)
             else:
-                _rename_new(partial[name], final)
-            _remove(p, partial[name])
-            _sync(final.parent)
+                rename_new(partial[name], final)
+            remove(p, partial[name])
+            sync_path(final.parent)
     return size, verification
 
 
@@ -189,10 +220,10 @@ def _refuse_targets(p: Protected, finals: Sequence[Path], *, in_place: bool) -> 
     if in_place:
         return
     for final in finals:
-        _refuse_source(p, final)
-        _refuse_existing(final)
-        for companion in _companions(p, final):
-            _refuse_existing(companion)
+        refuse_source(p, final)
+        refuse_existing(final)
+        for companion in companions_of(p, final):
+            refuse_existing(companion)
 
 
 def _final_paths(p: Protected, plan: RecoveryPlan, where: Path) -> dict[str, Path]:
@@ -201,47 +232,10 @@ def _final_paths(p: Protected, plan: RecoveryPlan, where: Path) -> dict[str, Pat
     The workload is asked for the partial names, beside which there is nothing; beside a source that is
     replaced in place lies its own log.
     """
-    asked = _partial_of(where)
-    _remove(p, asked)
+    asked = partial_of(where)
+    remove(p, asked)
     paths = image_workload(p).target_paths([file.name for file in plan.point.files], asked)
     return {name: path.with_name(path.name.replace(PARTIAL, "")) for name, path in paths.items()}
-
-
-def _refuse_source(p: Protected, path: Path) -> None:
-    if _is_source(p, path):
-        raise Refused(
-            f"{path} is the live source {p.source.name!r}; nothing was changed",
-            code="would-overwrite-source",
-            hint="choose another --target, or replace the source with --in-place --yes",
-        )
-
-
-def _is_source(p: Protected, path: Path) -> bool:
-    location = Path(p.source.location)
-    if path.resolve() == location.resolve():
-        return True
-    return path.exists() and location.exists() and path.samefile(location)
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise Refused(
-            f"the target {path} exists; nothing was written",
-            code="target-exists",
-            hint="name a target that does not exist, or move it away",
-        )
-    if not path.parent.is_dir():
-        raise Refused(
-            f"the directory {path.parent} does not exist; nothing was written",
-            code="target-unusable",
-            hint="make it, or choose another target",
-        )
-
-
-def _companions(p: Protected, path: Path) -> list[Path]:
-    """Files beside a database that its engine would take as part of it."""
-    suffixes = getattr(p.workload, "companion_suffixes", COMPANIONS)
-    return [path.with_name(path.name + suffix) for suffix in suffixes]
 
 
 def _keep_old(p: Protected, final: Path, partial: Path, notes: list[str]) -> None:
@@ -250,26 +244,21 @@ def _keep_old(p: Protected, final: Path, partial: Path, notes: list[str]) -> Non
     Companions go first: a crash must never leave the recovered file beside a log that is not its own.
     """
     if not os.path.lexists(final):
-        for companion in _companions(p, final):
+        for companion in companions_of(p, final):
             if os.path.lexists(companion):
-                companion.rename(_before_recovery(companion))
+                companion.rename(kept_name(companion))
         return
-    kept = _before_recovery(final)
+    kept = kept_name(final)
     status = final.stat()
     partial.chmod(status.st_mode & 0o7777)
     if (status.st_uid, status.st_gid) != (os.getuid(), os.getgid()):
         os.chown(partial, status.st_uid, status.st_gid)
     os.link(final, kept)
-    for companion, beside in zip(_companions(p, final), _companions(p, kept), strict=True):
+    for companion, beside in zip(companions_of(p, final), companions_of(p, kept), strict=True):
         if os.path.lexists(companion):
             companion.rename(beside)
-    _sync(final.parent)
+    sync_path(final.parent)
     notes.append(f"the file that was there is kept as {kept}")
-
-
-def _before_recovery(final: Path) -> Path:
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    return final.with_name(f"{final.name}.before-recovery-{stamp}")
 
 
 # --- folders -----------------------------------------------------------------------------------------
@@ -294,8 +283,8 @@ def _recover_tree(
             hint="recover them with --target and move them to their place",
         )
     _refuse_targets(p, [final], in_place=in_place)
-    partial = _partial_of(final)
-    with _clear_of_partial(p, [partial]):
+    partial = partial_of(final)
+    with clear_of_partial(p, [partial]):
         report = restore_tree(
             load_root(plan.point.tree, p.vault),
             p.vault,
@@ -311,83 +300,11 @@ def _recover_tree(
                     code="damaged-content",
                     hint="recover to another place with --target to get what there is",
                 )
-            kept = _before_recovery(final)
+            kept = kept_name(final)
             final.rename(kept)
             notes.append(f"the folder that was there is kept as {kept}")
         partial.rename(final)
-        _sync(final.parent)
+        sync_path(final.parent)
     notes.extend([*report.gaps, *report.damaged, *report.notes])
     means = "every chunk authenticated while it was read"
     return report.size, Verification(not report.damaged, means, report.damaged)
-
-
-# --- names and durability ----------------------------------------------------------------------------
-
-
-def _partial_of(final: Path) -> Path:
-    return final.with_name(final.name + PARTIAL)
-
-
-def _rename_new(partial: Path, final: Path) -> None:
-    """Rename without ever replacing what appeared meanwhile."""
-    try:
-        os.link(partial, final)
-    except FileExistsError:
-        _refuse_existing(final)
-        raise
-    except OSError:
-        # A file system without hard links: the check and the rename are two steps there.
-        _refuse_existing(final)
-        partial.rename(final)
-        return
-    partial.unlink()
-
-
-@contextlib.contextmanager
-def _clear_of_partial(p: Protected, paths: Sequence[Path]) -> Iterator[None]:
-    """Remove what an earlier recovery left, and, if this one fails, what it wrote; explain file system errors."""
-    for path in paths:
-        _remove(p, path)
-    try:
-        yield
-    except BaseException as error:
-        for path in paths:
-            _remove(p, path)
-        if (system := _system_error(error)) is not None:
-            raise _explained(p, paths[0], system) from error
-        raise
-
-
-def _system_error(error: BaseException) -> OSError | None:
-    """The operating system's error that made a recovery fail, also below an engine's or a workload's error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return cause if not isinstance(error, PerdureError) else None
-        cause = cause.__cause__
-    return None
-
-
-def _explained(p: Protected, path: Path, error: OSError) -> Partial:
-    full = error.errno in _FULL
-    return Partial(
-        f"recovering {p.source.name!r} to {path.parent} stopped: {error.strerror or error}; nothing was left there",
-        code="target-full" if full else "target-failed",
-        hint="free some space or choose another target" if full else "check the target's file system and permissions",
-    )
-
-
-def _remove(p: Protected, path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-        return
-    for each in (path, *_companions(p, path)):
-        each.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

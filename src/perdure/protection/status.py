@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from perdure.model.drills import Drill
 from perdure.model.errors import PerdureError
 from perdure.model.points import KnownDamage, RecoveryPoint
 from perdure.model.replica import ReplicaState
@@ -36,6 +37,8 @@ class SourceStatus:
         activity: What ``watch`` does for it; ``None`` when it is not running.
         problem: Why the pool could not be read; empty when it could.
         damage: What verification found damaged of it.
+        attention: What a person should look at though log and images go on; empty if there is nothing.
+        drill: Its newest drill; ``None`` if there was none.
     """
 
     source: KnownSource
@@ -51,6 +54,8 @@ class SourceStatus:
     activity: Activity | None
     problem: str = ""
     damage: KnownDamage = field(default_factory=KnownDamage)
+    attention: str = ""
+    drill: Drill | None = None
 
     @property
     def watched(self) -> bool:
@@ -77,6 +82,7 @@ def _status_of(home: Home, known: KnownSource, open_vault: Callable[[str], Vault
         points = vault.points(known.id)
         spans = vault.spans(known.id)
         damage = vault.known_damage(known.id)
+        drills = vault.drills(known.id)
         last_ns = points[-1].time_ns if points else 0
         if spans:
             last_ns = max(last_ns, int(vault.segment(known.id, spans[-1]).marks["time_ns"][-1]))
@@ -96,6 +102,8 @@ def _status_of(home: Home, known: KnownSource, open_vault: Callable[[str], Vault
         points=len(points),
         activity=activity,
         damage=damage,
+        attention=home.attention(known.id),
+        drill=drills[-1] if drills else None,
     )
 
 

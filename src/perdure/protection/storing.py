@@ -130,6 +130,7 @@ def store_image(
             changed=changed,
             read=read,
             cause=_with_comparison(cause, found),
+            notes=tuple(getattr(image, "notes", ())),
             inconsistent_ns=inconsistent_ns,
         )
         return Stored(capture.commit(draft), found)

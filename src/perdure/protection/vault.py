@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.model.drills import Drill
 from perdure.model.extents import ExtentMap
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
 from perdure.model.points import DataSource, Hold, ImageFile, KnownDamage, RecoveryPoint, StreamRef
@@ -74,6 +75,14 @@ class Vault(Protocol):
 
     def known_damage(self, source: str) -> KnownDamage:
         """What verification found damaged and nothing has healed since."""
+        ...
+
+    def drills(self, source: str) -> list[Drill]:
+        """The verdicts of all drills of a source whose points are still here, oldest first."""
+        ...
+
+    def keep_drill(self, drill: Drill) -> None:
+        """Keep a verdict; durable on return. It goes when its point is deleted."""
         ...
 
     def holds(self, source: str) -> list[Hold]: ...

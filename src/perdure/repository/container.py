@@ -90,6 +90,7 @@ class Kind(IntEnum):
     HOLD = 6
     POLICY = 7
     CHECK = 8
+    DRILL = 9
 
 
 @dataclass(frozen=True, slots=True)

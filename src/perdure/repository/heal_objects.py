@@ -56,7 +56,12 @@ def heal_object(pool: Pool, damage: Damage, other: SecondCopy | None) -> str:
         return _record(pool, name, other)
     if damage.kind == "log":
         return _log(pool, name, other)
-    remove = {"condemned list": _remove_list, "ledger": _remove_ledger, "policy": _remove_old_policy}.get(damage.kind)
+    remove = {
+        "condemned list": _remove_list,
+        "ledger": _remove_ledger,
+        "policy": _remove_old_policy,
+        "drill": _remove_drill,
+    }.get(damage.kind)
     return remove(pool, name) if remove is not None else ""
 
 
@@ -174,6 +179,11 @@ def _remove_list(pool: Pool, name: str) -> str:
 def _remove_ledger(pool: Pool, name: str) -> str:
     pool.storage.delete(name)
     return "removed: what it held is found again by reading"
+
+
+def _remove_drill(pool: Pool, name: str) -> str:
+    pool.storage.delete(name)
+    return "removed: a new drill of the point takes its place"
 
 
 def _remove_old_policy(pool: Pool, name: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from perdure.model.drills import Drill
 from perdure.model.errors import NotFound, Refused
 from perdure.model.points import Hold
 from perdure.model.retention import DAY_NS, RetentionPolicy
 from perdure.repository import records
+from perdure.repository.drills import delete_drills_without_point, list_drills, write_drill
 from perdure.repository.holds import hold_name, list_holds, write_hold
 from perdure.repository.keys import KeyRing
 from perdure.repository.leases import deletion_at_work, take_deletion_lease
@@ -55,6 +57,7 @@ class Keeping:
             lease.check()
             # Oldest first, so that a crash leaves what is younger.
             locked = delete_unlocked(self.storage, [records.point_name(source, number) for number in sorted(numbers)])
+            delete_drills_without_point(self.storage, source, self.point_numbers(source))
         finally:
             lease.release()
         return [number for number in numbers if records.point_name(source, number) in locked]
@@ -70,6 +73,15 @@ class Keeping:
                     code="point-held" if number in held else "newest-point",
                     hint="perdure release NAME#NUMBER releases a hold" if number in held else "make a newer one first",
                 )
+
+    # --- drills ---
+
+    def drills(self, source: str) -> list[Drill]:
+        return list_drills(self.storage, self.keys, source)
+
+    def keep_drill(self, drill: Drill) -> None:
+        """Keep the verdict of a drill as long as its point."""
+        write_drill(self.storage, self.keys, drill)
 
     # --- holds and policies ---
 

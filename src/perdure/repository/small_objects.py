@@ -1,7 +1,7 @@
 """Checking a pool's small objects one by one.
 
-They are descriptor, key slots, sources, holds, policies, condemned lists, ledgers, records, and the log segments'
-footers with the chain that they make.
+They are descriptor, key slots, sources, holds, drills, policies, condemned lists, ledgers, records, and the log
+segments' footers with the chain that they make.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from perdure.model.logs import LogSpan
 from perdure.model.points import Hold, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.retention import RetentionPolicy
-from perdure.repository import condemned, ledger, logs, records
+from perdure.repository import condemned, drills, ledger, logs, records
 from perdure.repository.container import Kind
 from perdure.repository.damage import Damage, failures_of
 from perdure.repository.descriptor import NAMES, check_descriptor
@@ -85,6 +85,7 @@ class SmallObjects:
             self.note(name, "key slot", f"{failure.message}; nothing opens the pool by it")
         self._check_each("sources", "source", lambda name: records.read_source(storage, self._pool.keys, name))
         self._check_each("holds", "hold", self._read_hold)
+        self._check_each("drills", "drill", lambda name: drills.read_drill(storage, self._pool.keys, name))
         self._check_each("policies", "policy", self._read_policy)
         self._check_each("gc", "condemned list", self._read_list)
         self._check_each("checks", "ledger", self._read_ledger)

@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import zstandard
 
+from perdure.model.drills import Drill, DrillStep
 from perdure.model.entries import Entry, EntryKind
 from perdure.model.listings import load_root, read_listing
 from perdure.model.points import StreamRef
+from perdure.model.positions import Position
 from perdure.repository.condemned import publish_condemned
 from perdure.repository.container import ContainerReader, Kind
 from perdure.repository.key_sets import KeySet
@@ -37,6 +39,7 @@ class Corpus:
     records: list[bytes] = field(default_factory=list)
     sources: list[bytes] = field(default_factory=list)
     holds: list[bytes] = field(default_factory=list)
+    drills: list[bytes] = field(default_factory=list)
     policies: list[bytes] = field(default_factory=list)
     condemned: list[bytes] = field(default_factory=list)
     log_footers: list[bytes] = field(default_factory=list)
@@ -64,6 +67,9 @@ def corpus() -> Corpus:
             found.condemned.extend(_footers(world, "gc", Kind.CONDEMNED))
         pool = world.pool
         publish_condemned(pool.storage, pool.keys, 99, [bytes(16)])
+        step = DrillStep("recover", passed=True, seconds=1.5, details=("found",), recovers=True)
+        pool.keep_drill(Drill("source", 1, Position(1, 2), 3, 4, 5, (step,)))
+        found.drills.extend(_footers(world, "drills", Kind.DRILL))
         _take_objects(found, pool, world)
         _take_streams(found, pool)
         world.close()

@@ -24,6 +24,7 @@ import numpy as np
 import zstandard
 from blake3 import blake3
 
+from perdure.model.drills import Drill
 from perdure.model.entries import Entry, EntryKind
 from perdure.model.errors import PerdureError
 from perdure.model.extents import HOLE, overlay
@@ -344,6 +345,7 @@ TARGETS: dict[str, Target] = {
         Target("record", _all("records"), _document(Kind.POINT, RecoveryPoint)),
         Target("source", _all("sources"), _document(Kind.SOURCE, DataSource)),
         Target("hold", _all("holds"), _document(Kind.HOLD, Hold)),
+        Target("drill", _all("drills"), _document(Kind.DRILL, Drill)),
         Target("policy", _all("policies"), _document(Kind.POLICY, RetentionPolicy)),
         Target("condemned", _all("condemned"), _condemned),
         Target("log-footer", _all("log_footers"), _log_footer),

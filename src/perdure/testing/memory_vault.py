@@ -11,6 +11,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from perdure.model.drills import Drill
 from perdure.model.errors import Damaged, PoolUnusable, Refused
 from perdure.model.extents import ExtentMap, overlay
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
@@ -101,6 +102,7 @@ class MemoryVault:
         self.logs: dict[str, list[tuple[StoredSegment, list[bytes]]]] = {}
         self.registered: dict[str, DataSource] = {}
         self.held: dict[tuple[str, int], Hold] = {}
+        self.drilled: list[Drill] = []
         self.policies: dict[str, RetentionPolicy] = {}
         self.damage: dict[str, KnownDamage] = {}
         self.locked: dict[str, dict[int, int]] = {}
@@ -141,6 +143,15 @@ class MemoryVault:
 
     def known_damage(self, source: str) -> KnownDamage:
         return self.damage.get(source, KnownDamage())
+
+    def drills(self, source: str) -> list[Drill]:
+        with self.guard:
+            numbers = {point.number for point in self.records.get(source, [])}
+            return [drill for drill in self.drilled if drill.source == source and drill.number in numbers]
+
+    def keep_drill(self, drill: Drill) -> None:
+        with self.guard:
+            self.drilled.append(drill)
 
     def holds(self, source: str) -> list[Hold]:
         with self.guard:

@@ -19,24 +19,37 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.model.drills import DrillStep
 from perdure.model.entries import Entry
 from perdure.model.logs import LogEnd, LogSegment, StoredSegment
 from perdure.model.points import DataSource, StreamRef
 from perdure.model.positions import Position
+from perdure.model.truncation import TruncationLedger
 
 __all__ = [
+    "AdvisingWorkload",
+    "Arranged",
+    "BackupSession",
     "BaseImage",
     "Capabilities",
+    "Configured",
+    "ConfiguredWorkload",
     "ContentSink",
+    "DirectoryWorkload",
+    "DrilledWorkload",
     "FolderScan",
     "FolderWorkload",
     "Image",
     "ImageReader",
     "ImageWorkload",
+    "LayoutSession",
     "ListingSource",
+    "LocatingWorkload",
     "LogReader",
     "RestoredItem",
     "Session",
+    "SpreadingWorkload",
+    "StartedWorkload",
     "Verification",
     "WorkloadInfo",
 ]
@@ -117,7 +130,10 @@ class ImageReader(Protocol):
 
 
 class Image(Protocol):
-    """A consistent image, frozen while the context manager that yields it is open."""
+    """A consistent image, frozen while the context manager that yields it is open.
+
+    It may also have ``notes``: lines for people that its recovery point keeps.
+    """
 
     @property
     def position(self) -> Position:
@@ -134,6 +150,10 @@ class Image(Protocol):
     def files(self) -> Sequence[ImageReader]: ...
 
 
+def _no_content(name: str) -> bytes:
+    raise KeyError(name)
+
+
 @dataclass(frozen=True, slots=True)
 class BaseImage:
     """The image that the next express full will be a delta of.
@@ -144,12 +164,16 @@ class BaseImage:
         page_sizes: Page size of every file by name.
         log: Yields the stored segments after ``position``, so that a workload whose session has not seen
             them itself can learn from their ``index`` which pages changed.
+        content: Reads one of its files whole; for small ones.
+        tracked: The log leads from it to now. If not, only its layout is of use, and everything has to be compared.
     """
 
     position: Position
     sizes: Mapping[str, int]
     page_sizes: Mapping[str, int]
     log: Callable[[], Iterable[StoredSegment]]
+    content: Callable[[str], bytes] = _no_content
+    tracked: bool = True
 
 
 class Session(Protocol):
@@ -200,6 +224,28 @@ class Session(Protocol):
 
         With ``base`` the readers' ``changed`` says which pages may differ from it, or ``None`` if that is unknown.
         """
+        ...
+
+
+@runtime_checkable
+class BackupSession(Protocol):
+    """A session with an engine that wants to know when a backup is complete, and deletes its log by itself then.
+
+    The position of its images may lie before or behind the end of the log shipped so far: what lies before the
+    position must be shipped before the image is committed.
+
+    Attributes:
+        ledger: What the engine did to its log; the caller sets it after opening and keeps what it is afterwards.
+    """
+
+    ledger: TruncationLedger
+
+    def start_anew(self) -> None:
+        """What was shipped cannot be continued: yield no log until an image, unconnected to it, is complete."""
+        ...
+
+    def complete_image(self, image: Image) -> None:
+        """The image is durable as a recovery point: report the backup as complete. Only while the image is open."""
         ...
 
 
@@ -272,6 +318,175 @@ class ImageWorkload(Protocol):
 
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
         """List what restored files hold (tables and their rows)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What a workload made of a location and its options.
+
+    Args:
+        info: As ``discover`` gives it.
+        options: The options in normal form, to be kept with the source.
+    """
+
+    info: WorkloadInfo
+    options: Mapping[str, Sequence[str]]
+
+
+@runtime_checkable
+class ConfiguredWorkload(Protocol):
+    """A workload whose options say what a location means."""
+
+    def configure(self, location: str, options: Mapping[str, Sequence[str]]) -> Configured:
+        """Look at a location and check the options, without changing anything. Raises as ``discover`` does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """What became of a restored directory.
+
+    Args:
+        position: The position that it shows if that is not the one that was asked for.
+        time_ns: The moment of that position; 0 if it is the one that was asked for.
+        notes: What a person should know or do next.
+    """
+
+    position: Position | None = None
+    time_ns: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class DirectoryWorkload(Protocol):
+    """An image workload whose files are recovered together into a directory of their own.
+
+    ``target_paths`` then names paths in the directory ``target``, which exists and is empty, and log that is applied
+    may make more files there.
+
+    Attributes:
+        recovery_options: Names of the options that a recovery may have.
+    """
+
+    recovery_options: frozenset[str]
+
+    def arrange(
+        self, source: DataSource, directory: Path, upto: Position | None, options: Mapping[str, str]
+    ) -> Arranged:
+        """Bring a restored directory into the form in which the engine takes it.
+
+        Args:
+            source: Whose directory it is.
+            directory: What was restored, under a name that is not its last.
+            upto: The position that it shows.
+            options: How, see ``recovery_options``.
+
+        Raises:
+            Refused, Damaged: It cannot be; nothing is left of it then.
+        """
+        ...
+
+    def in_place_folder(self, source: DataSource) -> Path:
+        """The folder beside the source's own files in which it is restored before it takes their place.
+
+        Raises:
+            Refused: The source is in use.
+        """
+        ...
+
+    def take_place(self, source: DataSource, directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        """Put a restored directory in the place of the source's own files, which are kept.
+
+        Returns:
+            Where the restored files are, and what a person should know.
+
+        Raises:
+            Refused: The source came into use meanwhile.
+        """
+        ...
+
+
+@runtime_checkable
+class AdvisingWorkload(Protocol):
+    """A workload that changes nothing at the source itself: it says what a person has to do."""
+
+    def preparation(self, location: str) -> list[str]:
+        """Lines in the source's own language, comments among them."""
+        ...
+
+
+@runtime_checkable
+class SpreadingWorkload(Protocol):
+    """An image workload whose image is one file of the pages of many: a recovery spreads them into a directory.
+
+    ``target_paths`` names the directory for every file of the image.
+    """
+
+    def spread(
+        self, content: Callable[[str], bytes], directory: Path
+    ) -> AbstractContextManager[Mapping[str, Callable[[int, memoryview], None]]]:
+        """Make the files, then take their bytes.
+
+        Args:
+            content: Reads one file of the image whole; for small ones.
+            directory: Where to; it exists and is empty.
+
+        Returns:
+            For the names of large files of the image what takes their bytes, with the offset, from several threads.
+        """
+        ...
+
+
+@runtime_checkable
+class LayoutSession(Protocol):
+    """A session whose images keep the layout of the one before, even when the log was lost.
+
+    Attributes:
+        keeps_layout: Always true; ``image`` is then given the image before with ``tracked`` false.
+    """
+
+    keeps_layout: bool
+
+
+@runtime_checkable
+class StartedWorkload(Protocol):
+    """A directory workload that can start its engine on what was recovered (recovery option ``start``)."""
+
+    def start(self, directory: Path) -> tuple[str, ...]:
+        """Start it and wait until it is in service; returns what a person should know.
+
+        Raises:
+            Partial: It does not start.
+        """
+        ...
+
+
+@runtime_checkable
+class LocatingWorkload(Protocol):
+    """An image workload in whose log a person may name places in the engine's own words."""
+
+    def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
+        """Find a place in the stored log, which is given oldest first.
+
+        Raises:
+            BadInput: There is no such kind of place, or the text is none.
+            NotFound: It is not in the log.
+        """
+        ...
+
+
+@runtime_checkable
+class DrilledWorkload(Protocol):
+    """An image workload that puts a recovered copy to use in a drill, and runs the user's own checks on it."""
+
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        """Bring a scratch copy into service, look at it, and leave nothing running.
+
+        Args:
+            paths: The recovered files, as :meth:`ImageWorkload.target_paths` named them. They may be changed.
+            checks: The user's checks, in the workload's language.
+        """
         ...
 
 

@@ -161,6 +161,11 @@ def test_every_time_of_the_range_recovers_to_what_it_did(
 
 @settings(max_examples=60, deadline=None)
 @given(history=ANY_CLOCK, policy=POLICY, held=HELD)
+@example(  # the only image older than the range was made under a clock set back: there is no base
+    history=[("cut the log", 0), ("synchronize", -0.3), ("commit", 0.3), ("commit", 0)],
+    policy=RetentionPolicy(days=0.25),
+    held=[],
+)
 @example(  # the log before the image that was made under a clock set back is of yesterday
     history=[("commit", 20), ("synchronize", 0), ("express full", -9), ("commit", 9)],
     policy=RetentionPolicy(days=3),

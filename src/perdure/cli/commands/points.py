@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["points"]
 
-_HEAD = ("POINT", "KIND", "TIME", "POSITION", "SIZE", "STORED", "TRANSACTIONS", "STANDS ON", "CAUSE")
+_HEAD = ("POINT", "KIND", "TIME", "POSITION", "SIZE", "STORED", "TRANSACTIONS", "STANDS ON", "DRILL", "CAUSE")
 
 
 def points(
@@ -47,6 +47,11 @@ def points(
     else:
         print_lines(table(_HEAD, [_cells(row) for row in rows], right=(4, 5, 6)))
         print_lines(f"DAMAGED {_name(row)}: {row.damage}" for row in rows if row.damage)
+        print_lines(
+            f"FAILED DRILL of {_name(row)} at {moment_text(row.drill.began_ns)}: {row.drill.failure}"
+            for row in rows
+            if row.drill is not None and not row.drill.passed
+        )
     return 0
 
 
@@ -64,5 +69,6 @@ def _cells(row: TimelineRow) -> tuple[str, ...]:
         size(row.stored) if row.stored or row.number is not None else "",
         f"{row.commits:,}" if row.commits else "",
         "" if row.stands_on is None else f"#{row.stands_on}",
+        "" if row.drill is None else "passed" if row.drill.passed else "FAILED",
         ("DAMAGED " if row.damage else "") + row.cause + (f" ({len(row.notes)} notes)" if row.notes else ""),
     )

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["status"]
 
-_HEAD = ("SOURCE", "KIND", "STATE", "LAST POINT", "BEHIND", "LAG P99", "SIZE", "IN POOL", "PER DAY", "WATCHED")
+_HEAD = (
+    "SOURCE",
+    "KIND",
+    "STATE",
+    "LAST POINT",
+    "BEHIND",
+    "LAG P99",
+    "SIZE",
+    "IN POOL",
+    "PER DAY",
+    "DRILLED",
+    "WATCHED",
+)
 
 
 def status(*, common: CommonOptions = DEFAULT_OPTIONS) -> int:
@@ -57,8 +69,16 @@ def _cells(row: SourceStatus) -> tuple[str, ...]:
         size(row.size) if readable else "",
         size(row.stored) if readable else "",
         size(row.growth_per_day) if row.growth_per_day else "",
+        _drilled(row),
         f"by process {row.activity.pid}" if row.activity is not None else "no",
     )
+
+
+def _drilled(row: SourceStatus) -> str:
+    if row.drill is None:
+        return "never" if not row.problem else ""
+    ago = duration(max(0.0, (time.time_ns() - row.drill.began_ns) / 1e9))
+    return f"{ago} ago" if row.drill.passed else f"FAILED {ago} ago"
 
 
 def _remarks(row: SourceStatus) -> list[str]:
@@ -70,6 +90,10 @@ def _remarks(row: SourceStatus) -> list[str]:
         lines.append(f"{row.source.name}: its pool cannot be read: {row.problem}")
     if row.damage:
         lines.append(f"{row.source.name}: DAMAGED: {_damaged(row)}; see: perdure points {row.source.name}")
+    if row.drill is not None and not row.drill.passed:
+        lines.append(f"{row.source.name}: the drill of #{row.drill.number} FAILED: {row.drill.failure}")
+    if row.attention:
+        lines.append(f"{row.source.name}: {row.attention}")
     if row.activity is not None and row.activity.warning:
         lines.append(f"{row.source.name}: {row.activity.warning}")
     return lines

@@ -5,8 +5,10 @@ file.
 It is frozen for as long as the hold is, whose frame H is at most P:
 
 * Checkpoints copy only frames up to H, so a page without a frame in 1..P is not written in the file. A page that a
-  checkpoint
-  is writing has a frame up to H and is read from the WAL, so a torn read of the file cannot show.
+  checkpoint is writing has a frame up to H and is read from the WAL, so a torn read of the file cannot show.
+* A checkpoint that stops at H copies a page only if its *newest* frame lies in 1..H. SQLite then counts all frames up
+  to H as copied, but a page with a frame behind H as well is still old in the file: its frame in 1..H is read from the
+  WAL.
 * A checkpoint cuts the file only if it copies everything, that is at H = P, and then to the size of this very image.
 * The WAL does not restart, except under read lock 0 and exactly at H. Then the database file is frozen and complete: an
   image at the end of the old generation needs no frame of it (``frames`` is 0).

@@ -304,6 +304,12 @@ class SqliteSession:
         """Rule 1. The next hold is at most at the frame sampled after it began; that much is shipped first."""
         self._connections.take_next_hold()
         try:
+            index = self._files.index()
+            if index is None:
+                # A commit is just being written, so nothing says how far the next hold reaches. The old one is as good.
+                self._connections.drop_next_hold()
+                return
+            self._take_in(index, self._clock())
             self._ship_all(ship)
         except BaseException:
             self._connections.drop_next_hold()
@@ -331,8 +337,11 @@ class SqliteSession:
         now = self._clock()
         index = self._wait_for_index()
         nothing_since = index.salts == self._salts and index.last_frame == self._place
-        # Once the file holds everything up to here only it is frozen: the next commit may restart the WAL.
-        in_file = self._place == self._hold_frame and (index.salts != self._salts or index.backfilled >= self._place)
+        # Once the file holds everything up to here only it is frozen: the next commit may restart the WAL. A checkpoint
+        # that stops at our hold leaves out every page that has a newer frame behind it, although it counts the older
+        # one as copied: with frames behind this place the file is not the image, and the WAL cannot restart.
+        complete = index.backfilled == index.last_frame == self._place
+        in_file = self._place == self._hold_frame and (index.salts != self._salts or complete)
         newest = newest_frames(self._files.wal, self._page_size, 0 if in_file else self._place, self._pages)
         if not in_file and self._wait_for_index().salts != self._salts:
             # It restarted under the look above; it could only because the file holds everything.

@@ -66,7 +66,8 @@ def read_index_header(shm: bytes | memoryview) -> IndexHeader | None:
     """
     for _ in range(_ATTEMPTS):
         head = bytes(shm[:HEAD_SIZE])
-        if head[:48] == head[48:96]:
+        # Looked at again, so that nBackfill is of the same moment as the header.
+        if head[:48] == head[48:96] == bytes(shm[:48]):
             break
     else:
         return None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import apsw
 
+from perdure.model.drills import DrillStep
 from perdure.model.errors import BadInput, Refused, SourceUnusable
 from perdure.model.logs import LogSegment
 from perdure.model.points import DataSource
 from perdure.model.positions import Position
 from perdure.workloads.contract import Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
+from perdure.workloads.sqlite.drilling import drill_database
 from perdure.workloads.sqlite.files import companions
 from perdure.workloads.sqlite.header import read_database_header
 from perdure.workloads.sqlite.image import DATABASE
@@ -99,6 +101,9 @@ class SqliteWorkload:
 
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
         return verify_database(paths[DATABASE], thorough=thorough)
+
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        return drill_database(paths[DATABASE], checks)
 
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
         return list_columns(paths[DATABASE], within) if within else list_tables(paths[DATABASE])

@@ -139,6 +139,54 @@ def test_image_stays_frozen(path: Path, writer: SqliteWriter) -> None:
             assert bytes(reader.read(0, reader.size)) == before
 
 
+def test_an_image_holds_its_commit_though_a_checkpoint_left_pages_out(path: Path, writer: SqliteWriter) -> None:
+    """A checkpoint that stops at the hold skips pages with newer frames; the image shows them as of its position."""
+    with ProtectedDatabase(path) as protected:
+        writer.run("UPDATE t SET v = randomblob(3000)", *[INSERT] * 10)
+        protected.full()
+        writer.run("UPDATE t SET v = zeroblob(2900)")
+        position = protected.sync()
+        protected.session.close()
+        # Opened anew, the hold is a read mark at exactly this position, and nothing is checkpointed yet.
+        protected.open(protected.end())
+        writer.run("UPDATE t SET v = randomblob(3000) WHERE id > 5", "PRAGMA wal_checkpoint(PASSIVE)")
+        expected = protected.restore(position).read_bytes()
+        with protected.session.image(None) as image:
+            (reader,) = image.files
+            assert image.position == position
+            assert bytes(reader.read(0, reader.size)) == expected
+
+
+def test_a_hold_does_not_move_to_a_commit_that_cannot_be_seen(
+    path: Path, writer: SqliteWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the WAL-index is being written nobody knows how far a new hold reaches, so the old one stays."""
+    with ProtectedDatabase(path) as protected:
+        writer.run(*[INSERT] * 10)
+        protected.full()
+        protected.maintain()
+        take = protected.session._connections.take_next_hold
+
+        def take_while_a_commit_is_written() -> None:
+            monkeypatch.undo()
+            writer.run("UPDATE t SET v = randomblob(2900)")
+            take()
+            monkeypatch.setattr(protected.session._files, "index", lambda: None)
+
+        writer.run(INSERT)
+        protected.sync()
+        monkeypatch.setattr(protected.session._connections, "take_next_hold", take_while_a_commit_is_written)
+        protected.session._give_way(protected.ship)
+        monkeypatch.undo()
+        position = protected.session.position
+        with protected.session.image(None) as image:
+            (reader,) = image.files
+            writer.run("PRAGMA wal_checkpoint(PASSIVE)")
+            content = bytes(reader.read(0, reader.size))
+            assert image.position == position
+        assert content == protected.restore(position).read_bytes()
+
+
 def test_image_stays_frozen_while_the_wal_restarts(path: Path, writer: SqliteWriter) -> None:
     """An image taken when everything was checkpointed does not change when the next commits overwrite the WAL."""
     with ProtectedDatabase(path) as protected:

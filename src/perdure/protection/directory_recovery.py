@@ -1,0 +1,123 @@
+"""Recovery of databases that are several files: into a directory of their own, or in the place of the source's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from perdure.model.errors import BadInput, Damaged
+from perdure.model.timeline import RecoveryPlan
+from perdure.protection.image_restore import restore_image
+from perdure.protection.progress import Progress
+from perdure.protection.protected import Protected, image_workload
+from perdure.protection.recovery_places import (
+    clear_of_partial,
+    partial_of,
+    refuse_existing,
+    refuse_source,
+    remove,
+    sync_path,
+)
+from perdure.workloads.contract import Arranged, DirectoryWorkload, Verification
+
+__all__ = ["RecoveredDirectory", "check_options", "recover_directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredDirectory:
+    """What was recovered.
+
+    Args:
+        paths: The directory, or in place the files.
+        size: Bytes written.
+        verification: What the engine's own means said; ``None`` if that was not asked for.
+        arranged: What became of it after the log was applied.
+    """
+
+    paths: tuple[Path, ...]
+    size: int
+    verification: Verification | None
+    arranged: Arranged
+
+
+def check_options(p: Protected, options: Mapping[str, str]) -> None:
+    """Refuse options that a source's workload does not know.
+
+    Raises:
+        BadInput: There is one.
+    """
+    known = p.workload.recovery_options if isinstance(p.workload, DirectoryWorkload) else frozenset()
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise BadInput(
+            f"a {p.workload.kind} source is not recovered with --{unknown[0]}",
+            code="bad-recovery-option",
+            hint=f"leave --{unknown[0]} out",
+        )
+
+
+def recover_directory(
+    p: Protected,
+    plan: RecoveryPlan,
+    target: Path | None,
+    *,
+    verify: Literal["quick", "thorough", "none"],
+    options: Mapping[str, str],
+    progress: Progress,
+) -> RecoveredDirectory:
+    """Recover a database that is several files.
+
+    Args:
+        p: The source; its workload is a :class:`~perdure.workloads.contract.DirectoryWorkload`.
+        plan: What to recover.
+        target: The directory, which must not exist yet; ``None``: in the place of the source's own files.
+        verify: How to check it by its engine's own means.
+        options: The workload's own options.
+        progress: Told of the bytes.
+
+    Raises:
+        Refused: The target exists, is the live source, or the source is in use.
+        Damaged: The pool is damaged where this recovery reads, or the verification failed.
+        Partial: The target's file system is full or fails; nothing is left behind.
+    """
+    workload, files = p.workload, image_workload(p)
+    assert isinstance(workload, DirectoryWorkload)
+    if target is not None:
+        refuse_source(p, target)
+        refuse_existing(target)
+    partial = partial_of(workload.in_place_folder(p.source) if target is None else target)
+    with clear_of_partial(p, [partial]):
+        partial.mkdir(mode=0o700)
+        paths = files.target_paths([file.name for file in plan.point.files], partial)
+        restore_image(p, plan, paths, progress)
+        arranged = workload.arrange(p.source, partial, plan.upto, options)
+        verification = None if verify == "none" else files.verify(paths, verify == "thorough")
+        if verification is not None and not verification.passed:
+            raise Damaged(
+                f"what was recovered of {p.source.name!r} does not pass {verification.means}: "
+                + "; ".join(verification.details[:3]),
+                code="verification-failed",
+                hint="recover another point; '--verify none' recovers it as it is",
+            )
+        size = _make_durable(partial)
+        if target is None:
+            placed, notes = workload.take_place(p.source, partial)
+            remove(p, partial)
+            arranged = Arranged(arranged.position, arranged.time_ns, (*arranged.notes, *notes))
+            return RecoveredDirectory(placed, size, verification, arranged)
+        refuse_existing(target)
+        partial.rename(target)
+        sync_path(target.parent)
+    return RecoveredDirectory((target,), size, verification, arranged)
+
+
+def _make_durable(directory: Path) -> int:
+    """Sync a whole tree; returns the bytes of its files."""
+    size = 0
+    for path in sorted(directory.rglob("*"), reverse=True):
+        sync_path(path)
+        size += path.stat().st_size if path.is_file() else 0
+    sync_path(directory)
+    return size

@@ -1,0 +1,132 @@
+"""Making a restored directory one that a server starts from: links, configuration, recovery settings, manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from perdure.model.errors import BadInput, Refused
+from perdure.model.positions import Position
+from perdure.workloads.postgresql.listing import Listing, decode_listing
+from perdure.workloads.postgresql.lsn import format_lsn
+from perdure.workloads.postgresql.manifest import write_manifest
+from perdure.workloads.postgresql.spreading import KEPT_LISTING
+
+__all__ = ["arrange_directory"]
+
+PARTIAL = ".perdure-partial"
+
+_ELSEWHERE = re.compile(
+    r"^\s*(data_directory|hba_file|ident_file|external_pid_file|include_dir|include_if_exists|include)\b", re.MULTILINE
+)
+_NAME = re.compile(r"[0-9]{1,5}")
+
+
+def arrange_directory(
+    directory: Path, upto: Position | None, timeline: int | None, options: Mapping[str, str]
+) -> tuple[Listing, tuple[str, ...]]:
+    """Finish a restored directory.
+
+    Args:
+        directory: The data directory; its name ends in ``.perdure-partial`` and will not.
+        upto: Where its WAL ends.
+        timeline: The timeline there; the image's if ``None``.
+        options: ``port``.
+
+    Returns:
+        The image's listing, and what a person should know.
+
+    Raises:
+        Refused: The directory for its tablespaces exists.
+        BadInput: An option makes no sense.
+    """
+    kept = directory / KEPT_LISTING
+    listing = decode_listing(kept.read_bytes())
+    kept.unlink()
+    notes: list[str] = []
+    spaces = _place_tablespaces(listing, directory, notes)
+    try:
+        _configuration(listing, directory, notes)
+        _recovery_settings(directory, timeline or listing.timeline, options)
+        write_manifest(directory, listing)
+        for place in (directory, spaces):
+            _give_to_owner(place, listing.owner)
+    except BaseException:
+        shutil.rmtree(spaces, ignore_errors=True)
+        raise
+    reached = upto.place if upto is not None else listing.stop
+    notes.append(f"its WAL ends at {format_lsn(reached)}; when it starts, it begins a timeline of its own there")
+    return listing, tuple(notes)
+
+
+def _place_tablespaces(listing: Listing, directory: Path, notes: list[str]) -> Path:
+    """Tablespaces go beside the directory, never to where the source has its own."""
+    final = directory.with_name(directory.name.removesuffix(PARTIAL))
+    beside = final.with_name(f"{final.name}.tablespaces")
+    links = directory / "pg_tblspc"
+    found = sorted(path for path in links.iterdir() if path.is_dir()) if links.is_dir() else []
+    if not found:
+        return beside
+    if beside.exists():
+        raise Refused(
+            f"the directory {beside} for the tablespaces exists; nothing was written",
+            code="target-exists",
+            hint="move it away, or choose another target",
+        )
+    beside.mkdir(mode=0o700)
+    names = {str(oid): name for oid, name, _ in listing.tablespaces}
+    for path in found:
+        shutil.move(path, beside / path.name)
+        path.symlink_to(beside / path.name)
+        notes.append(f"tablespace {names.get(path.name, path.name)} is in {beside / path.name}")
+    return beside
+
+
+def _configuration(listing: Listing, directory: Path, notes: list[str]) -> None:
+    """Configuration that the source keeps elsewhere goes into the directory, without leading elsewhere."""
+    for name, content in listing.outside.items():
+        text = content.decode("utf-8", "surrogateescape")
+        if name == "postgresql.conf":
+            text = _ELSEWHERE.sub(lambda match: f"#{match[0].lstrip()}", text)
+        (directory / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    if listing.outside:
+        notes.append("its configuration lay elsewhere; a copy without includes is in the directory")
+
+
+def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str]) -> None:
+    settings = {
+        # All WAL that recovery needs is in pg_wal, and it ends at the target.
+        "restore_command": "false",
+        "recovery_target_timeline": str(timeline),
+        "recovery_target": "",
+        "recovery_target_lsn": "",
+        "recovery_target_name": "",
+        "recovery_target_time": "",
+        "recovery_target_xid": "",
+        # A copy must not write into the archive of its origin.
+        "archive_mode": "off",
+    }
+    if "port" in options:
+        if not _NAME.fullmatch(options["port"]) or not 0 < int(options["port"]) < 65536:
+            raise BadInput(f"{options['port']!r} is not a port", code="bad-port", hint="give a number up to 65535")
+        settings["port"] = options["port"]
+    path = directory / "postgresql.auto.conf"
+    before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+    lines = ["# written by perdure recover", *(f"{name} = '{value}'" for name, value in settings.items())]
+    text = before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    path.chmod(0o600)
+    (directory / "recovery.signal").touch(mode=0o600)
+
+
+def _give_to_owner(place: Path, owner: tuple[int, int]) -> None:
+    """Only root can; whoever else recovers is the owner."""
+    if os.geteuid() != 0 or not place.exists():
+        return
+    os.chown(place, *owner)
+    for folder, names, files in os.walk(place):
+        for name in (*names, *files):
+            os.chown(Path(folder) / name, *owner, follow_symlinks=False)

@@ -1,0 +1,269 @@
+"""A session on a live PostgreSQL cluster: ships its WAL and makes images of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+
+from perdure.model.errors import PerdureError, SourceUnusable, TrackingLost
+from perdure.model.logs import LogEnd, LogSegment
+from perdure.model.points import DataSource
+from perdure.model.positions import Position
+from perdure.workloads.contract import BaseImage, Image
+from perdure.workloads.postgresql.backup import local_image
+from perdure.workloads.postgresql.chain import ChainToken, decode_token
+from perdure.workloads.postgresql.cluster import look_at_cluster, visible_data_directory
+from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
+from perdure.workloads.postgresql.following import Follower
+from perdure.workloads.postgresql.options import Options
+from perdure.workloads.postgresql.replication import Refusal, Replication
+from perdure.workloads.postgresql.slot import Slot, drop_slot, look_at_slot, slot_name
+
+__all__ = ["PostgresqlSession"]
+
+_LOOK_S = 5.0
+_SILENT_S = 60.0
+
+
+class PostgresqlSession:
+    """Implements :class:`perdure.workloads.contract.Session`.
+
+    Args:
+        source: The data source.
+
+    Attributes:
+        warning: What a person should look at; empty if all is well.
+
+    Raises:
+        SourceUnusable: The server cannot be followed.
+    """
+
+    def __init__(self, source: DataSource) -> None:
+        self._location = source.location
+        self._options = Options.of(source)
+        self._slot = slot_name(source.id)
+        self._slot_cause = ""
+        self._pending: LogSegment | None = None
+        self._wanted = 0
+        self._acknowledged = Position(0, 0)
+        self._connected = True
+        self._looked_at = self._polled_at = time.monotonic()
+        self._failure: PerdureError | None = None
+        self.warning = ""
+        with ExitStack() as opened:
+            self._sql = opened.enter_context(connect(self._location))
+            self.cluster = look_at_cluster(self._sql)
+            self._replication = Replication(self._location, self._options.application_name)
+            opened.callback(self._replication.close)
+            self._ensure_slot()
+            self._follower = Follower(
+                self._replication, self._slot, self.cluster.system, self.cluster.number("wal_segment_size")
+            )
+            self._closing = opened.pop_all()
+
+    def __enter__(self) -> PostgresqlSession:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connections. The slot stays and keeps WAL."""
+        self._closing.close()
+
+    def _ensure_slot(self) -> None:
+        """The slot is there before anything is read: from then on no WAL can be missed."""
+        slot = look_at_slot(self._sql, self._slot)
+        if slot is not None and slot.wal_status == "lost":
+            self._slot_cause = (
+                f"the server invalidated the replication slot {self._slot}, since it kept more WAL than "
+                "max_slot_wal_keep_size allows"
+            )
+            drop_slot(self._sql, self._slot)
+            slot = None
+        if slot is None:
+            self._slot_cause = self._slot_cause or f"the replication slot {self._slot} was gone"
+            try:
+                self._replication.create_slot(self._slot)
+            except Refusal as refusal:
+                raise SourceUnusable(
+                    f"the server at {shown(self._location)} gives no replication slot: {refusal.message}",
+                    code="no-slot",
+                    hint="see: perdure protect --prepare",
+                ) from refusal
+
+    # --- log -------------------------------------------------------------------------------------
+
+    def resume(self, end: LogEnd | None) -> None:
+        if end is None:
+            self._follower.begin_at_present(1)
+            return
+        token = decode_token(end.chain)
+        if token is None:
+            self._begin_anew(end, "the pool's continuity token cannot be read")
+            return
+        if token.system != self.cluster.system:
+            raise SourceUnusable(
+                f"the server at {shown(self._location)} is another cluster: its system identifier is "
+                f"{self.cluster.system}, and the replica is one of {token.system}",
+                code="another-cluster",
+                hint="protect it under another name; the points of the old one stay recoverable",
+            )
+        try:
+            self._follower.continue_after(end.position, token)
+        except TrackingLost as lost:
+            cause = f"{self._slot_cause}; {lost.message}" if self._slot_cause else lost.message
+            self._begin_anew(end, cause, lost.code)
+        self._acknowledged = end.position
+        self._follower.confirm(end.position.place)
+
+    def _begin_anew(self, end: LogEnd, cause: str, code: str | None = None) -> None:
+        self._replication.close()
+        self._replication = Replication(self._location, self._options.application_name)
+        self._closing.callback(self._replication.close)
+        self._follower = Follower(
+            self._replication, self._slot, self.cluster.system, self.cluster.number("wal_segment_size")
+        )
+        self._follower.begin_at_present(end.position.generation + 2)
+        self._connected = False
+        raise TrackingLost(cause, code=code)
+
+    def poll(self) -> bool:
+        self._polled_at = time.monotonic()
+        try:
+            self._follower.receive()
+            if self._polled_at - self._looked_at >= _LOOK_S:
+                self._looked_at = self._polled_at
+                self._look_at_slot()
+        except PerdureError as failure:
+            self._failure = failure
+            raise
+        return self._has_segment()
+
+    def log(self) -> Iterator[LogSegment]:
+        while True:
+            if self._follower.at_switch and not self._follower.pending.walked > self._follower.pending.position.place:
+                self._follower.cross_switch()
+            segment = self._cut()
+            if segment is None:
+                if self._follower.received < self._follower.goal and not self._follower.at_switch:
+                    self._follower.catch_up(self._follower.goal, bounded=True)
+                    continue
+                return
+            self._pending = segment
+            yield segment
+            # Asked for more: the contract says that this one is durable now.
+            self._advance()
+            self._follower.receive()
+
+    def acknowledge(self, position: Position) -> None:
+        pending = self._follower.pending
+        if self._pending is not None and self._pending.last <= position:
+            self._advance()
+        elif position.generation == pending.generation and position.place > pending.position.place:
+            # An image that stands on no log of the pool: the log goes on from there.
+            token = pending.token_at(position.place) or self._follower.backup_ends.get(position.place)
+            pending.drop_before(position.place)
+            pending.token = token or pending.token
+            self._connected = True
+        self._acknowledged = max(self._acknowledged, position)
+        self._follower.confirm(position.place)
+
+    def maintain(self, ship: Callable[[LogSegment], None]) -> None:
+        """Nothing: the server removes its WAL itself once it is confirmed."""
+
+    @property
+    def wal_bytes(self) -> int:
+        """Bytes received and not shipped."""
+        return self._follower.pending.size
+
+    def _has_segment(self) -> bool:
+        return self._follower.at_switch or self._follower.pending.has_segment(self._wanted)
+
+    def _cut(self) -> LogSegment | None:
+        pending = self._follower.pending
+        if not self._has_segment():
+            return None
+        return pending.cut(everything=self._follower.at_switch or self._wanted > pending.position.place)
+
+    def _advance(self) -> None:
+        if self._pending is not None:
+            segment, self._pending = self._pending, None
+            token = decode_token(segment.chain)
+            assert token is not None
+            self._follower.pending.advance(segment, token)
+
+    # --- the slot --------------------------------------------------------------------------------
+
+    def _look_at_slot(self) -> None:
+        slot = look_at_slot(self._sql, self._slot)
+        if slot is None:
+            raise TrackingLost(f"the replication slot {self._slot} was dropped", code="slot-gone")
+        self.warning = self._options.warning(self._slot, slot)
+        if self._options.gives_up(slot):
+            self._give_up(slot)
+
+    def _give_up(self, slot: Slot) -> None:
+        """Rather lose the log than fill the server's disk."""
+        self._replication.close()
+        deadline = time.monotonic() + _LOOK_S
+        while (now := look_at_slot(self._sql, self._slot)) is not None and time.monotonic() < deadline:
+            if now.active:
+                time.sleep(0.05)
+            else:
+                drop_slot(self._sql, self._slot)
+        raise TrackingLost(
+            f"the replication slot {self._slot} kept {slot.retained:,} bytes of WAL on the server, more than the limit "
+            f"of {self._options.give_up_bytes:,}; it was dropped",
+            code="gave-up",
+        )
+
+    # --- images ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def image(self, base: BaseImage | None) -> Iterator[Image]:
+        directory = visible_data_directory(self.cluster)
+        if directory is None:
+            raise SourceUnusable(
+                f"the data directory of the server at {shown(self._location)} cannot be read from here",
+                code="no-data-directory",
+                hint="run perdure on the server's machine as a user that may read it, such as the server's own",
+            )
+        try:
+            with local_image(self._location, directory, self.cluster, self, base) as image:
+                yield image
+        except psycopg.Error as error:
+            raise SourceUnusable(
+                f"the server at {shown(self._location)} does not answer: {server_sentence(error)}", code="server-gone"
+            ) from error
+        finally:
+            self._wanted = 0
+
+    @property
+    def follower(self) -> Follower:
+        """What receives the WAL."""
+        return self._follower
+
+    def wait_for(self, lsn: int, *, durable: bool) -> tuple[Position, ChainToken]:
+        """From another thread: wait until the record that ends at ``lsn`` is here, and in the pool if ``durable``.
+
+        Returns:
+            The position there and its continuity token.
+
+        Raises:
+            SourceUnusable: The thread that ships ended.
+        """
+        self._wanted = max(self._wanted, lsn)
+        while True:
+            token = self._follower.backup_ends.get(lsn)
+            arrived = token is not None and (not durable or self._acknowledged.place >= lsn)
+            if token is not None and arrived:
+                return Position(self._follower.pending.generation, lsn), token
+            if self._failure is not None:
+                raise self._failure
+            if time.monotonic() - self._polled_at > _SILENT_S:
+                raise SourceUnusable("shipping the log stopped while an image was made", code="image-abandoned")
+            time.sleep(0.005)

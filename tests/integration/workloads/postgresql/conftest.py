@@ -1,0 +1,46 @@
+"""Fixtures: a running server of each version, and a pool with a home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perdure.protection.home import Home
+from perdure.repository.opening import create_pool
+from perdure.repository.pool import Pool
+from perdure.storage.local import LocalStorage
+from perdure.testing.postgres_server import PostgresServer, binaries, postgres_room
+
+
+@pytest.fixture
+def room() -> Iterator[Path]:
+    with postgres_room() as room:
+        yield room
+
+
+@pytest.fixture(params=[15, 18])
+def major(request: pytest.FixtureRequest) -> int:
+    version: int = request.param
+    if binaries(version) is None:
+        pytest.skip(f"PostgreSQL {version} is not installed")
+    return version
+
+
+@pytest.fixture
+def server(room: Path, major: int) -> Iterator[PostgresServer]:
+    with PostgresServer(major, room / "data").initialize(
+        track_commit_timestamp="on", max_prepared_transactions="10", autovacuum_naptime="1s"
+    ) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return create_pool(LocalStorage(tmp_path / "pool", create=True), b"x", tmp_path / "cache")[0]
