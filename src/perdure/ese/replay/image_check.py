@@ -26,6 +26,9 @@ _PAGES_AT: dict[int, tuple[int, ...]] = {
 def check_not_newer(interpreter: Interpreter, log: Log, stop: LogPosition, newer_until: LogPosition) -> None:
     """Check that no page of the image has a change from behind the stop.
 
+    Pages that hold changes from before it only may still have been written behind it; what takes those changes back was
+    logged just before, so it is learned here.
+
     Args:
         interpreter: The database at the stop, with its number in the records.
         log: The log of the stop or a later one.
@@ -42,6 +45,8 @@ def check_not_newer(interpreter: Interpreter, log: Log, stop: LogPosition, newer
     target, seen = interpreter.target, set()
     for index in range(first, len(records)):
         record = records.record(index)
+        if record.type == _UNDO_INFO:
+            interpreter.learn_undo(record.content)
         for number, dbtime in _changes(record, interpreter.dbid):
             if number in seen:
                 continue

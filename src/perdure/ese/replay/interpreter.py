@@ -118,6 +118,13 @@ class Interpreter:
         if head.dbid == self.dbid:
             self.undo.information(head, self.sessions.get(head.process), log, at)
 
+    def learn_undo(self, record: bytes) -> None:
+        """Take from an UndoInfo record behind the end what takes a change before it back."""
+        head = node_head(record, 0)
+        session = self.sessions.get(head.process)
+        if head.dbid == self.dbid:
+            self.undo.information(head, session, record, 0)
+
     def _undo(self, log: bytes, at: int, _size: int) -> None:
         head = node_head(log, at)
         if head.dbid != self.dbid:

@@ -232,7 +232,7 @@ class NodeRecords:
 
     def _lack(self, head: NodeHead, session: Session | None, version: int) -> None:
         if session is not None and head.flags & VERSIONED:
-            session.lacks(version, head.level, self.target.where())
+            session.lacks(head.level, version, self.target.where())
 
     def _node_of(self, page: EditablePage, line: int, key: bytes) -> PageNode:
         node = page.node(line)

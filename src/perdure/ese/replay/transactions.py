@@ -13,13 +13,17 @@ __all__ = ["Change", "ChangeKind", "Session", "Sessions"]
 
 
 class ChangeKind(IntEnum):
-    """What a change did, and so what takes it back; the numbers are those of Undo and UndoInfo records."""
+    """What a change did, and so what takes it back; the numbers are those of Undo and UndoInfo records.
+
+    UNKNOWN stands for a change that a page held already: what takes it back must still come in an UndoInfo record.
+    """
 
     INSERT = 1
     REPLACE = 2
     FLAG_DELETE = 3
     DELTA = 4
     DELTA_64 = 9
+    UNKNOWN = 0
 
 
 class Change(NamedTuple):
@@ -59,15 +63,12 @@ class Session:
         whole: Whether the log at hand holds the beginning of its transaction.
         begun: Where its transaction began, for messages.
         levels: For every level of its nested transactions its changes, oldest first. Empty outside of transactions.
-        lacking: Changes that a page held already, so that their data before must still come in an UndoInfo record: by
-            version, which record it was.
     """
 
     process: int
     whole: bool = True
     begun: str = ""
     levels: list[list[Change]] = field(default_factory=list)
-    lacking: dict[int, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def level(self) -> int:
@@ -78,9 +79,18 @@ class Session:
         """Keep a change until its transaction ends."""
         self.levels[min(level, len(self.levels)) - 1].append(change)
 
-    def lacks(self, version: int, level: int, record: str) -> None:
-        """A change must be taken back if the transaction fails, and the data before are not known yet."""
-        self.lacking[version] = level, record
+    def lacks(self, level: int, version: int, record: str) -> None:
+        """A change must be taken back if the transaction fails, and how is not known yet."""
+        self.remember(level, Change(ChangeKind.UNKNOWN, version, 0, True, record.encode(), excusable=True))
+
+    def learn(self, change: Change) -> None:
+        """What takes a change back is known now; it keeps its place among the others."""
+        for changes in reversed(self.levels):
+            for index in range(len(changes) - 1, -1, -1):
+                if changes[index].version == change.version:
+                    if changes[index].kind is ChangeKind.UNKNOWN:
+                        changes[index] = change
+                    return
 
     def find(self, version: int) -> Change | None:
         """An unfinished change by its number, the newest first."""
@@ -109,7 +119,6 @@ class Session:
             changes = self.levels.pop()
             if self.levels:
                 self.levels[-1] += changes
-        self.lacking = {version: (min(own, level), record) for version, (own, record) in self.lacking.items() if level}
 
     def roll_back(self, count: int) -> None:
         """The innermost transactions were taken back; every change of theirs was undone by a record of its own.
@@ -127,8 +136,6 @@ class Session:
                     f"{len(left)} of its changes were never undone, the first of them version {left[0].version:#x} in "
                     f"the tree with root page {left[0].root}: records between are missing"
                 )
-        level = len(self.levels)
-        self.lacking = {version: found for version, found in self.lacking.items() if found[0] <= level}
 
 
 class Sessions:

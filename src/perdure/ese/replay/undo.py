@@ -34,8 +34,8 @@ class UndoRecords:
 
     def information(self, head: NodeHead, session: Session | None, log: bytes, at: int) -> None:
         """UndoInfo: the data before a change, logged because its page was to be written."""
-        if session is None or session.find(head.version) is not None:
-            return  # the transaction is over, or the change was made by replay, which knows the data itself
+        if session is None:
+            return  # the transaction is over
         key_size, data_size, kind, _most, _delta, before_size = _INFO_FIELDS.unpack_from(log, at + NODE_BODY)
         if kind not in (ChangeKind.REPLACE, ChangeKind.FLAG_DELETE):
             raise Contradiction(f"it holds the data before a change of kind {kind}, which needs none", head.page)
@@ -51,8 +51,7 @@ class UndoRecords:
             before=log[middle : middle + before_size],
             excusable=True,
         )
-        level, _record = session.lacking.pop(head.version, (head.level, ""))
-        session.remember(min(level, session.level), change)
+        session.learn(change)
 
     def undo(self, head: NodeHead, session: Session | None, log: bytes, at: int) -> None:
         """Undo: a change was taken back while its transaction rolled back.
@@ -73,10 +72,8 @@ class UndoRecords:
                 )
             _take_back(page, head.line, change)
             self.target.changed(page, head.dbtime)
-        if session is not None:
-            session.lacking.pop(head.version, None)
-            if change is not None:
-                session.drop(change)
+        if session is not None and change is not None:
+            session.drop(change)
 
 
 def roll_back(target: ReplayTarget, session: Session) -> int:
@@ -94,11 +91,11 @@ def roll_back(target: ReplayTarget, session: Session) -> int:
             f"session {session.process:#x} is in a transaction that began before the first log: "
             "what it changed there is not known, so it cannot be taken back"
         )
-    if session.lacking:
-        version, (_level, record) = next(iter(session.lacking.items()))
+    unknown = next((change for change in session.newest_first() if change.kind is ChangeKind.UNKNOWN), None)
+    if unknown is not None:
         raise Contradiction(
-            f"the transaction begun at {begun} has to be taken back, and the data before its version {version:#x} "
-            f"({record}) are not in the log"
+            f"the transaction begun at {begun} has to be taken back, and what was before its {unknown.key.decode()} "
+            f"(version {unknown.version:#x}) is not in the log"
         )
     count = 0
     for change in session.newest_first():
@@ -121,7 +118,7 @@ def _take_back(page: EditablePage, line: int, change: Change) -> None:
     if deleted != (change.kind is ChangeKind.FLAG_DELETE):
         raise Contradiction(
             f"the node on line {line} is {'deleted' if deleted else 'there'}, "
-            f"and its {change.kind.name.lower().replace('_', ' ')} is taken back",
+            f"and its {change.kind.name.lower().replace('_', ' ')} (version {change.version:#x}) is taken back",
             page.number,
         )
     if change.kind is ChangeKind.INSERT:

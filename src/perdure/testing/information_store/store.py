@@ -45,7 +45,7 @@ class StoreOptions:
     write_chance: float = 0.05
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InformationStore:
     """A store.
 
@@ -104,7 +104,7 @@ class InformationStore:
         """Make a database, mount it, and fill it with at least ``size`` bytes."""
         guid = str(UUID(int=self.chance.getrandbits(128), version=4))
         place = self.plan.place_for(name, guid)
-        self._remember(place)
+        self.remember(place)
         hosted = self.databases[name] = self._hosted(place)
         engine = self._engine_of(hosted)
         with engine.operating():
@@ -129,7 +129,7 @@ class InformationStore:
                 tables = {table.name for table in read_catalog(closed).tables}
             mounted = engine.mount(name, hosted.path, hosted.place.guid, schemas_of(tables))
             hosted.opened(engine, mounted)
-        self._remember(self._mounted(hosted.place, mounted=True))
+        self.remember(self._mounted(hosted.place, mounted=True))
         return hosted
 
     def dismount(self, name: str) -> None:
@@ -140,7 +140,7 @@ class InformationStore:
             hosted.abandon_clients()
             hosted.engine.dismount(name)
             hosted.closed()
-        self._remember(self._mounted(hosted.place, mounted=False))
+        self.remember(self._mounted(hosted.place, mounted=False))
         self._end_if_idle(hosted.engine)
 
     def stop(self) -> None:
@@ -182,7 +182,8 @@ class InformationStore:
         chance = Random(self.chance.getrandbits(64))  # noqa: S311 - content, not a secret
         return HostedDatabase(place, self.folder, None, self.journal_path(place.name), chance)
 
-    def _remember(self, place: DatabasePlace) -> None:
+    def remember(self, place: DatabasePlace) -> None:
+        """Note where a database lies, and whether it is mounted."""
         self.plan = self.plan.with_place(place)
         if place.name in self.databases:
             self.databases[place.name].place = place
@@ -220,6 +221,7 @@ class InformationStore:
             self.options.checkpoint_depth,
             self.options.log_resilience,
             cached_pages=self.options.cached_pages,
+            was_circular=self.plan.was_circular,
             write_chance=self.options.write_chance,
             seed=self.chance.getrandbits(32),
         )

@@ -52,6 +52,7 @@ class Version:
         change: What a delta added.
         offset: Where in the data.
         logged_before: Whether the log has the data before.
+        page: The page that the change was made on: once that is written, redo cannot see the change any more.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Version:
     change: int = 0
     offset: int = 0
     logged_before: bool = False
+    page: int = 0
 
 
 class TransactionLog(Protocol):
@@ -78,7 +80,7 @@ class TransactionLog(Protocol):
         """A new transaction number."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Session:
     """One session of the engine, with at most one transaction at a time, which may be nested.
 

@@ -51,7 +51,7 @@ def replay(
             count itself), all hexadecimal, or a time (UTC if it names no zone). Without it, at the end of the logs.
         name: Which database to build from nothing, by the end of its path, where the logs make several.
     """
-    from perdure.cli.commands.ese.documents import document, exit_status, finding_lines, readable
+    from perdure.cli.commands.ese.documents import exit_status, finding_lines, readable
     from perdure.ese.findings import worst_of
     from perdure.ese.replay.replaying import replay as replay_logs
     from perdure.ese.replay.stops import END_OF_LOGS, parse_stop
