@@ -24,6 +24,7 @@ from perdure.ese.replay.splits import SPLITS
 from perdure.ese.replay.target import ReplayTarget
 from perdure.ese.replay.transactions import Session, Sessions
 from perdure.ese.replay.undo import UndoRecords
+from perdure.ese.structures import LogPosition
 
 __all__ = ["Interpreter"]
 
@@ -45,11 +46,13 @@ class Interpreter:
         sessions: All that are in a transaction.
         dbid: Number of the database in the records at hand, ``None`` while it is not attached.
         sizes: Applies records about the size of the file.
+        position: Says where the record at work is.
     """
 
     target: ReplayTarget
     sessions: Sessions
     sizes: SizeRecords
+    position: Callable[[], LogPosition]
     dbid: int | None = None
     macros: dict[tuple[int, int], Macro] = field(default_factory=dict)
     nodes: NodeRecords = field(init=False)
@@ -217,7 +220,7 @@ class Interpreter:
 
     def _begin(self, log: bytes, at: int, _size: int) -> None:
         process, levels = struct.unpack_from("<HB", log, at + 1)
-        self.sessions.begin(process, levels & 0xF, levels >> 4, self.target.where())
+        self.sessions.begin(process, levels & 0xF, levels >> 4, self.position())
 
     def _commit(self, log: bytes, at: int, _size: int) -> None:
         self.sessions.commit(*struct.unpack_from("<HB", log, at + 1))
@@ -227,7 +230,7 @@ class Interpreter:
 
     def _refresh(self, log: bytes, at: int, _size: int) -> None:
         (process,) = struct.unpack_from("<H", log, at + 1)
-        self.sessions.refresh(process, self.target.where())
+        self.sessions.refresh(process, self.position())
 
     def _end_sessions(self, _log: bytes, _at: int, _size: int) -> None:
         self.sessions.end_all()

@@ -50,12 +50,12 @@ class OpenTransaction:
 
     Args:
         process: Number of its session.
-        begun: Position at which it began.
+        begun: Position at which it began, ``None`` if that lies before the logs.
         changes: How many of its changes were taken back.
     """
 
     process: int
-    begun: str
+    begun: LogPosition | None
     changes: int
 
 
@@ -98,6 +98,7 @@ class Redo:
             target,
             Sessions(may_begin_before=image is not None and not image.clean),
             SizeRecords(target, self._position, last_resize),
+            self._position,
         )
         self.signature = image.signature if image is not None else _UNSET
         self.original = ""
