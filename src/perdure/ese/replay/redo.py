@@ -96,7 +96,8 @@ class Redo:
         last_resize = image.last_resize if image is not None else LogPosition(0, 0, 0)
         self.interpreter = Interpreter(
             target,
-            Sessions(may_begin_before=image is not None and not image.clean),
+            # Logs are read from their beginning, also the one in the middle of which a clean image was detached.
+            Sessions(may_begin_before=image is not None),
             SizeRecords(target, self._position, last_resize),
             self._position,
         )
