@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from perdure.model.timeline import RecoveryPlan
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
+from perdure.workloads.contract import SpreadingWorkload
 
 __all__ = ["VaultLog", "read_file", "restore_image", "write_file"]
 
@@ -40,10 +41,23 @@ class VaultLog:
 def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
     """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
     workload = image_workload(p)
-    for file in plan.point.files:
-        write_file(p.vault, file, paths[file.name], progress)
+    if isinstance(workload, SpreadingWorkload):
+        _spread(p.vault, plan, workload, next(iter(paths.values())), progress)
+    else:
+        for file in plan.point.files:
+            write_file(p.vault, file, paths[file.name], progress)
     if plan.segments and plan.upto is not None:
         workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
+
+
+def _spread(
+    vault: Vault, plan: RecoveryPlan, workload: SpreadingWorkload, directory: Path, progress: Progress
+) -> None:
+    files = {file.name: file for file in plan.point.files}
+    with workload.spread(lambda name: read_file(vault, files[name]), directory) as sinks:
+        for name, sink in sinks.items():
+            extents = vault.image_map(files[name])
+            _write_extents(vault, name, extents, lambda view, offset, sink=sink: sink(offset, view), progress=progress)
 
 
 def read_file(vault: Vault, file: ImageFile) -> bytes:
@@ -75,14 +89,27 @@ def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, th
     try:
         extents = vault.image_map(file)
         os.ftruncate(descriptor, extents.size)
-        _write_extents(vault, file.name, extents, descriptor, progress=progress, threads=threads)
+        _write_extents(
+            vault,
+            file.name,
+            extents,
+            lambda view, offset: _write_all(descriptor, view, offset),
+            progress=progress,
+            threads=threads,
+        )
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _write_extents(
-    vault: Vault, name: str, extents: ExtentMap, descriptor: int, *, progress: Progress, threads: int
+    vault: Vault,
+    name: str,
+    extents: ExtentMap,
+    take: Callable[[memoryview, int], None],
+    *,
+    progress: Progress,
+    threads: int = 2,
 ) -> None:
     rows = extents.extents[extents.extents["chunk"] != HOLE]
     rows = rows[np.argsort(rows["chunk"], kind="stable")]
@@ -98,7 +125,7 @@ def _write_extents(
         ):
             if start + length > len(view):
                 raise Damaged(f"a chunk of {name!r} is shorter than its extent map says", code="damaged-chunk")
-            _write_all(descriptor, view[start : start + length], offset)
+            take(view[start : start + length], offset)
             written += length
         progress("restoring", written, total)
 

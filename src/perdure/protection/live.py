@@ -22,7 +22,7 @@ from perdure.protection.image_restore import read_file
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.storing import Found, Stored, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BackupSession, BaseImage, Image, Session
+from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, Session
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -232,7 +232,8 @@ class LiveSource:
             self.protected.note_state(ReplicaState.VERIFYING, cause)
         vault, source = self.protected.vault, self.protected.source.id
         inconsistent_ns = self.protected.inconsistent_ns(previous)
-        base = self._base(previous) if previous is not None and not lost else None
+        keeps_layout = not lost or isinstance(self.session, LayoutSession)
+        base = self._base(previous, tracked=not lost) if previous is not None and keeps_layout else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
             self._ship_before_commit()
             stored = self._beside(
@@ -335,7 +336,7 @@ class LiveSource:
             self._kept_ledger = self.session.ledger
             self.protected.home.save_ledger(self.protected.source.id, self._kept_ledger)
 
-    def _base(self, point: RecoveryPoint) -> BaseImage:
+    def _base(self, point: RecoveryPoint, *, tracked: bool = True) -> BaseImage:
         vault, source = self.protected.vault, self.protected.source.id
         after = point.position or Position(0, 0)
 
@@ -346,7 +347,8 @@ class LiveSource:
             return read_file(vault, next(file for file in point.files if file.name == name))
 
         sizes = {file.name: file.size for file in point.files}
-        return BaseImage(after, sizes, {file.name: file.page_size for file in point.files}, log, content)
+        page_sizes = {file.name: file.page_size for file in point.files}
+        return BaseImage(after, sizes, page_sizes, log, content, tracked)
 
     def _keep_shipping(self) -> None:
         if time.monotonic() - self._shipped_at >= SHIP_S:

@@ -22,6 +22,7 @@ Workload = ImageWorkload | FolderWorkload
 _BUILT_IN = {
     "sqlite": "perdure.workloads.sqlite:SqliteWorkload",
     "files": "perdure.workloads.files:FilesWorkload",
+    "postgresql": "perdure.workloads.postgresql:PostgresqlWorkload",
 }
 
 

@@ -270,7 +270,7 @@ class _ImageWatch:
             if self._ship_is_due(now, wal_bytes) and not live.lost:
                 live.ship()
                 self._waiting_since = None
-                self._wal_shipped = wal_bytes
+                self._wal_shipped = int(getattr(live.session, "wal_bytes", 0))
                 self._backoff.worked()
             if now >= self._pool_retry_at:
                 live.maintain()

@@ -41,10 +41,12 @@ __all__ = [
     "Image",
     "ImageReader",
     "ImageWorkload",
+    "LayoutSession",
     "ListingSource",
     "LogReader",
     "RestoredItem",
     "Session",
+    "SpreadingWorkload",
     "Verification",
     "WorkloadInfo",
 ]
@@ -160,6 +162,7 @@ class BaseImage:
         log: Yields the stored segments after ``position``, so that a workload whose session has not seen
             them itself can learn from their ``index`` which pages changed.
         content: Reads one of its files whole; for small ones.
+        tracked: The log leads from it to now. If not, only its layout is of use, and everything has to be compared.
     """
 
     position: Position
@@ -167,6 +170,7 @@ class BaseImage:
     page_sizes: Mapping[str, int]
     log: Callable[[], Iterable[StoredSegment]]
     content: Callable[[str], bytes] = _no_content
+    tracked: bool = True
 
 
 class Session(Protocol):
@@ -395,6 +399,39 @@ class DirectoryWorkload(Protocol):
             Refused: The source came into use meanwhile.
         """
         ...
+
+
+@runtime_checkable
+class SpreadingWorkload(Protocol):
+    """An image workload whose image is one file of the pages of many: a recovery spreads them into a directory.
+
+    ``target_paths`` names the directory for every file of the image.
+    """
+
+    def spread(
+        self, content: Callable[[str], bytes], directory: Path
+    ) -> AbstractContextManager[Mapping[str, Callable[[int, memoryview], None]]]:
+        """Make the files, then take their bytes.
+
+        Args:
+            content: Reads one file of the image whole; for small ones.
+            directory: Where to; it exists and is empty.
+
+        Returns:
+            For the names of large files of the image what takes their bytes, with the offset, from several threads.
+        """
+        ...
+
+
+@runtime_checkable
+class LayoutSession(Protocol):
+    """A session whose images keep the layout of the one before, even when the log was lost.
+
+    Attributes:
+        keeps_layout: Always true; ``image`` is then given the image before with ``tracked`` false.
+    """
+
+    keeps_layout: bool
 
 
 @runtime_checkable

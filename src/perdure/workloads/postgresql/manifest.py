@@ -1,0 +1,59 @@
+"""The backup manifest, by which ``pg_verifybackup`` checks a recovered directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perdure.workloads.postgresql.listing import Listing
+from perdure.workloads.postgresql.lsn import format_lsn
+
+__all__ = ["write_manifest"]
+
+_NOT_LISTED = ("backup_manifest", "postgresql.auto.conf", "recovery.signal", "standby.signal", "postmaster.pid")
+
+
+def write_manifest(directory: Path, listing: Listing) -> None:
+    """List every file with its size and SHA-256, read back from the disk."""
+    version: dict[str, object] = {"PostgreSQL-Backup-Manifest-Version": 2 if listing.major >= 17 else 1}
+    if listing.major >= 17:
+        version["System-Identifier"] = int(listing.system)
+    lines = ["{" + json.dumps(version)[1:-1] + ",", '"Files": [']
+    files = [json.dumps(_entry(path, name)) for path, name in _files(directory)]
+    lines += [f"{line}," for line in files[:-1]] + files[-1:]
+    lines.append("],")
+    ranges = {"Timeline": listing.timeline, "Start-LSN": format_lsn(listing.start), "End-LSN": format_lsn(listing.stop)}
+    lines += ['"WAL-Ranges": [', json.dumps(ranges), "],"]
+    text = "\n".join(lines) + "\n"
+    check = hashlib.sha256(text.encode()).hexdigest()
+    (directory / "backup_manifest").write_text(f'{text}"Manifest-Checksum": "{check}"}}\n', encoding="utf-8")
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, str]]:
+    """Every file that belongs into a manifest, links below ``pg_tblspc`` followed."""
+    pending = [directory]
+    while pending:
+        here = pending.pop()
+        for path in sorted(here.iterdir()):
+            name = str(path.relative_to(directory))
+            if path.is_dir():
+                if name != "pg_wal":
+                    pending.append(path)
+            elif name not in _NOT_LISTED:
+                yield path, name
+
+
+def _entry(path: Path, name: str) -> dict[str, object]:
+    with path.open("rb") as file:
+        check = hashlib.file_digest(file, "sha256").hexdigest()
+    status = path.stat()
+    return {
+        "Path": name,
+        "Size": status.st_size,
+        "Last-Modified": f"{datetime.fromtimestamp(status.st_mtime, UTC):%Y-%m-%d %H:%M:%S} GMT",
+        "Checksum-Algorithm": "SHA256",
+        "Checksum": check,
+    }
