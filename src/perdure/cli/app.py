@@ -71,6 +71,10 @@ for _name in ("header", "verify", "dump-log", "space", "tables", "rows"):
     _module = _name.replace("-", "_")
     ese.command(f"{_COMMANDS}.ese.{_module}:{_module}", name=_name)
 
+exchange = App(name="exchange", help="What is special to Exchange: which log may be truncated, and why not more.")
+app.command(exchange)
+exchange.command(f"{_COMMANDS}.exchange:truncation")
+
 
 def main() -> NoReturn:
     """Run the program."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 __all__ = [
     "BadInput",
     "Damaged",
+    "ImageFailed",
     "NotFound",
     "Partial",
     "PerdureError",
@@ -89,6 +90,13 @@ class TrackingLost(PerdureError):
 
     exit_status = 5
     default_code = "tracking-lost"
+
+
+class ImageFailed(PerdureError):
+    """No image of the source could be taken now. It is here, its log goes on, and earlier recovery points stay."""
+
+    exit_status = 5
+    default_code = "image-failed"
 
 
 class PoolUnusable(PerdureError):

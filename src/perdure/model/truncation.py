@@ -38,7 +38,9 @@ class TruncationLedger:
         allowed: Highest generation that the engine has been told it may delete; 0 if none.
         blockers: What keeps log from being truncated now, one sentence each.
         own_full: The mark of the last full backup that perdure made, as the database's header shows it.
+        own_full_ns: When that was, nanoseconds since 1970 UTC.
         foreign_full: The mark of a full backup that another product made since then; empty if there is none.
+        node: Node of the copy that was active at the last express full.
         events: The last backups, the newest last.
     """
 
@@ -46,7 +48,9 @@ class TruncationLedger:
     allowed: int = 0
     blockers: tuple[str, ...] = ()
     own_full: str = ""
+    own_full_ns: int = 0
     foreign_full: str = ""
+    node: str = ""
     events: tuple[TruncationEvent, ...] = ()
 
     @property

@@ -182,6 +182,14 @@ class Home:
     def save_ledger(self, source_id: str, ledger: TruncationLedger) -> None:
         self._write(self._file("truncation", source_id), ledger)
 
+    def attention(self, source_id: str) -> str:
+        """What a person should look at of a source; empty if all is well."""
+        return self._read(self._file("attention", source_id), str) or ""
+
+    def note_attention(self, source_id: str, text: str) -> None:
+        if text != self.attention(source_id):
+            self._write(self._file("attention", source_id), text)
+
     def note_found(self, source_id: str, where: str, time_ns: int) -> None:
         """Note that a source was found in a pool; does nothing if its replica's state is known here."""
         if not self.replica(source_id).history:

@@ -7,22 +7,27 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import TypeVar
 
-from perdure.model.errors import Refused, SourceUnusable, TrackingLost
+from perdure.model.errors import ImageFailed, Refused, SourceUnusable, TrackingLost
 from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.replica import ReplicaState
 from perdure.model.timeline import Timeline
-from perdure.model.truncation import TruncationLedger
+from perdure.protection.backup_reports import BackupReports
 from perdure.protection.building import newest_image
 from perdure.protection.image_restore import read_file
+from perdure.protection.live_results import Checked, Shipped
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
+<<<<<<< HEAD
 from perdure.protection.storing import Found, Stored, by_tracking, compare_image, store_image
 from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, Session
+=======
+from perdure.protection.storing import Stored, by_tracking, compare_image, store_image
+from perdure.workloads.contract import BackupSession, BaseImage, Image, Session
+>>>>>>> main
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -33,63 +38,6 @@ POLL_S = 0.01
 
 SHIP_S = 0.5
 """How often its log is shipped meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shipped:
-    """Log that became durable.
-
-    Args:
-        segments: Number of segments.
-        commits: Number of recoverable places in them.
-        bytes: Payload bytes.
-        last: The last durable position, ``None`` if nothing was shipped.
-        oldest_commit_ns: Time of the first transaction among them, 0 if there was none.
-        newest_commit_ns: Time of the last one.
-        durable_ns: When the last segment was durable.
-        lags_ns: Nanoseconds from being seen to durable, of every place in it.
-    """
-
-    segments: int = 0
-    commits: int = 0
-    bytes: int = 0
-    last: Position | None = None
-    oldest_commit_ns: int = 0
-    newest_commit_ns: int = 0
-    durable_ns: int = 0
-    lags_ns: tuple[int, ...] = ()
-
-    def joined(self, later: Shipped) -> Shipped:
-        """Both together."""
-        if not later.segments:
-            return self
-        return Shipped(
-            self.segments + later.segments,
-            self.commits + later.commits,
-            self.bytes + later.bytes,
-            later.last,
-            self.oldest_commit_ns or later.oldest_commit_ns,
-            later.newest_commit_ns,
-            later.durable_ns,
-            self.lags_ns + later.lags_ns,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What a comparison of source and replica found.
-
-    Args:
-        found: Differing pages by file name.
-        page_sizes: Page size of every file, bytes.
-        repair: The point that repaired them, if there were any.
-        read: Bytes read from the source.
-    """
-
-    found: dict[str, Found]
-    page_sizes: dict[str, int]
-    repair: RecoveryPoint | None
-    read: int
 
 
 class LiveSource:
@@ -114,9 +62,7 @@ class LiveSource:
         self._segments: Iterator[LogSegment] | None = None
         self._undurable: LogSegment | None = None
         self._shipped_at = time.monotonic()
-        self._kept_ledger: TruncationLedger | None = None
-        if isinstance(session, BackupSession):
-            self._kept_ledger = session.ledger = protected.home.ledger(protected.source.id)
+        self._reports = BackupReports(protected, session)
 
     # --- beginning -------------------------------------------------------------------------------
 
@@ -180,7 +126,7 @@ class LiveSource:
                 self._undurable = next(self._segments, None)
             if self._undurable is None:
                 self._segments = None
-                self._keep_ledger()
+                self._reports.keep()
                 return done
             done = done.joined(self._make_durable(self._undurable))
             self._undurable = None
@@ -189,7 +135,7 @@ class LiveSource:
         """Let the source recycle its log when that is due."""
         if not self.lost and self._undurable is None:
             self.session.maintain(self._ship_one)
-            self._keep_ledger()
+            self._reports.keep()
 
     def _ship_one(self, segment: LogSegment) -> None:
         self._make_durable(segment)
@@ -253,7 +199,7 @@ class LiveSource:
             self.lost = ""
             if lost:
                 self.session.acknowledge(image.position)
-            self._complete(image)
+            self._reports.complete(image)
         if lost or self.protected.replica.state is not ReplicaState.OK:
             self.protected.note_state(ReplicaState.OK, stored.point.cause)
         return stored
@@ -316,7 +262,9 @@ class LiveSource:
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
         self.ship()
-        if self.lost:
+        if self.lost and isinstance(self.session, BackupSession):
+            self.session.start_anew()
+        elif self.lost:
             for _ in self.session.log():
                 continue
 
@@ -325,6 +273,7 @@ class LiveSource:
         if isinstance(self.session, BackupSession) and not self.lost:
             self.ship()
 
+<<<<<<< HEAD
     def _complete(self, image: Image) -> None:
         """Tell the engine, and keep what it did to its log."""
         if isinstance(self.session, BackupSession):
@@ -337,6 +286,9 @@ class LiveSource:
             self.protected.home.save_ledger(self.protected.source.id, self._kept_ledger)
 
     def _base(self, point: RecoveryPoint, *, tracked: bool = True) -> BaseImage:
+=======
+    def _base(self, point: RecoveryPoint) -> BaseImage:
+>>>>>>> main
         vault, source = self.protected.vault, self.protected.source.id
         after = point.position or Position(0, 0)
 
@@ -384,6 +336,8 @@ class LiveSource:
         try:
             yield
         except BaseException as error:
+            if isinstance(error, ImageFailed):
+                self._reports.failed(what, error)
             if self.protected.replica.state is ReplicaState.VERIFYING:
                 self.protected.note_state(ReplicaState.INCONSISTENT, f"{what} did not finish: {error}")
             raise

@@ -37,6 +37,7 @@ class SourceStatus:
         activity: What ``watch`` does for it; ``None`` when it is not running.
         problem: Why the pool could not be read; empty when it could.
         damage: What verification found damaged of it.
+        attention: What a person should look at though log and images go on; empty if there is nothing.
         drill: Its newest drill; ``None`` if there was none.
     """
 
@@ -53,6 +54,7 @@ class SourceStatus:
     activity: Activity | None
     problem: str = ""
     damage: KnownDamage = field(default_factory=KnownDamage)
+    attention: str = ""
     drill: Drill | None = None
 
     @property
@@ -100,6 +102,7 @@ def _status_of(home: Home, known: KnownSource, open_vault: Callable[[str], Vault
         points=len(points),
         activity=activity,
         damage=damage,
+        attention=home.attention(known.id),
         drill=drills[-1] if drills else None,
     )
 

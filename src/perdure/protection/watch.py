@@ -7,7 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from perdure.model.errors import BadInput, PerdureError, PoolUnusable, Refused, SourceUnusable, TrackingLost
+from perdure.model.errors import (
+    BadInput,
+    ImageFailed,
+    PerdureError,
+    PoolUnusable,
+    Refused,
+    SourceUnusable,
+    TrackingLost,
+)
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.replica import ReplicaState
 from perdure.protection.building import newest_tree
@@ -25,6 +33,9 @@ POLL_S = 0.01
 DEFAULT_EXPRESS_FULL_S = 3600.0
 WAITING_BYTES = 8 << 20
 """More log than this is shipped at once, whatever the ship interval."""
+
+IMAGE_RETRY_NS = 300 * 10**9
+"""After so long an express full that could not be taken is tried again."""
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -296,6 +307,10 @@ class _ImageWatch:
             self._express_full(live, "schedule")
         except PoolUnusable as error:
             self._tell.unusable(error, f"the express full of {self.name!r} failed")
+        except ImageFailed as error:
+            self._tell.warning(f"the express full of {self.name!r} failed: {error.message}")
+            self._next_full_ns = self._clock() + min(self._full_every_ns, IMAGE_RETRY_NS)
+            return
         self._next_full_ns = self._clock() + self._full_every_ns
 
     def _express_full(self, live: LiveSource, cause: str) -> RecoveryPoint:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from perdure.model.errors import PerdureError
+from perdure.model.errors import ImageFailed
 
 __all__ = [
     "FREEZE_LIMIT_S",
@@ -210,10 +210,9 @@ class CompletedDatabase:
     blockers: tuple[Blocker, ...] = ()
 
 
-class WriterError(PerdureError):
+class WriterError(ImageFailed):
     """A writer did not do what it was asked to; nothing was truncated."""
 
-    exit_status = 5
     default_code = "writer-failed"
 
 

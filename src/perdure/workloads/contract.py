@@ -233,10 +233,13 @@ class BackupSession(Protocol):
 
     Attributes:
         ledger: What the engine did to its log; the caller sets it after opening and keeps what it is afterwards.
-        image_in: The folder of the copy that the last image was taken from; empty if there was none.
     """
 
     ledger: TruncationLedger
+
+    def start_anew(self) -> None:
+        """What was shipped cannot be continued: yield no log until an image, unconnected to it, is complete."""
+        ...
 
     def complete_image(self, image: Image) -> None:
         """The image is durable as a recovery point: report the backup as complete. Only while the image is open."""

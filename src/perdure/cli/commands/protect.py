@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -30,6 +30,12 @@ def protect(
     express_full_every: str | None = None,
     prepare: bool = False,
     watch: bool = False,
+    database: str | None = None,
+    copy: Annotated[tuple[str, ...], Parameter(metavar="FOLDER")] = (),
+    full_copy: str | None = None,
+    check: Literal["none", "logs", "all"] | None = None,
+    truncate_every: str | None = None,
+    snapshot_folder: Path | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Register a data source in a pool and make its first replica.
@@ -40,9 +46,10 @@ def protect(
 
         perdure protect sqlite:/srv/app.db --pool /mnt/backup/pool
         perdure protect files:/srv/share --pool /mnt/backup/pool --as share --exclude '*.tmp' --exclude cache/
+        perdure protect exchange:/srv/EX1 --copy /srv/EX2 --database 'Mailboxes 1' --pool /mnt/backup/pool
 
     Args:
-        location: The kind of data source and where it lies, as sqlite:PATH or files:PATH.
+        location: The kind of data source and where it lies, as sqlite:PATH, files:PATH or exchange:FOLDER.
         pool: The directory that the storage pool lies in, or its URL.
         name: The name to call the data source by; without it the last part of its path is taken.
         exclude: Leave out what matches this pattern; may be given several times, written as in .gitignore (files only).
@@ -50,6 +57,14 @@ def protect(
         express_full_every: The time between two express fulls while watching; an hour unless given (databases only).
         prepare: Make the source protectable where that takes a change, such as switching a SQLite database to WAL mode.
         watch: Go on protecting it continuously, as perdure watch does, with no moment between in which it is not held.
+        database: Which database of the store is meant, by name, GUID or file name (Exchange only).
+        copy: The folder of another node with a copy of the same database; may be given several times (Exchange only).
+        full_copy: The node whose backups are full and let log be truncated; all others are copies (Exchange only).
+        check: What is verified before it counts: none, the logs, or all, that is logs and pages (Exchange only).
+        truncate_every: How often, between express fulls, the engine is told which log is durable; 15m unless given,
+            images for only then, never for a database whose log another product truncates (Exchange only).
+        snapshot_folder: Where a snapshot that has to be a copy is kept; beside the database unless given
+            (Exchange only).
     """
     from perdure.protection import image_verbs
     from perdure.protection.pool_inside import refuse_pool_inside
@@ -57,6 +72,16 @@ def protect(
 
     kind, place = parse_location(location)
     options = {key: list(patterns) for key, patterns in (("exclude", exclude), ("include", include)) if patterns}
+    given = {
+        "database": database,
+        "full-copy": full_copy,
+        "check": check,
+        "truncate-every": truncate_every,
+        "snapshot-folder": None if snapshot_folder is None else str(snapshot_folder.absolute()),
+    }
+    options |= {key: [value] for key, value in given.items() if value is not None}
+    if copy:
+        options["copy"] = list(copy)
     if express_full_every is not None:
         options["express-full-every"] = [f"{seconds_of(express_full_every, '--express-full-every'):g}s"]
     with Session(common) as session:

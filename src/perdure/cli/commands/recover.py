@@ -35,6 +35,9 @@ def recover(
     in_place: bool = False,
     yes: bool = False,
     verify: Literal["quick", "thorough", "none"] = "quick",
+    layout: Literal["alternate", "recovery-database"] | None = None,
+    roll_forward: bool = False,
+    clean: bool = False,
     pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
@@ -49,6 +52,7 @@ def recover(
         perdure recover app --to '2026-03-01 14:05:00' --target /tmp/app.db
         perdure recover share --to '10 minutes ago' --target /tmp/share --item reports/2026
         perdure recover app --to '#12' --in-place --yes
+        perdure recover mailboxes --to latest --target /srv/rdb --layout recovery-database --roll-forward
 
     Args:
         name: The data source.
@@ -59,6 +63,10 @@ def recover(
         in_place: Replace the source itself.
         yes: Confirm that the source itself is replaced.
         verify: How thoroughly a recovered database is checked by its engine's own means (quick unless given).
+        layout: The form of the recovered folder: alternate, to be replayed in place, or recovery-database, with the
+            commands to mount it printed (Exchange only).
+        roll_forward: Add the log that survived in production and is newer than the pool's (Exchange only).
+        clean: Replay the log here, to a database in clean shutdown that needs no log any more (Exchange only).
         pool: Recover from the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     if (target is None) != in_place:
@@ -76,6 +84,7 @@ def recover(
 
     from perdure.protection import recovery
 
+    options = {"layout": layout or "", "roll-forward": "yes" if roll_forward else "", "clean": "yes" if clean else ""}
     moment = parse_target(to, time.time_ns())
     with Session(common) as session:
         protected = session.protected(name, pool)
@@ -88,6 +97,7 @@ def recover(
                 yes=yes,
                 items=item,
                 verify=verify,
+                options={key: value for key, value in options.items() if value},
                 progress=progress,
             )
     if common.json:

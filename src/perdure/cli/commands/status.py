@@ -92,6 +92,8 @@ def _remarks(row: SourceStatus) -> list[str]:
         lines.append(f"{row.source.name}: DAMAGED: {_damaged(row)}; see: perdure points {row.source.name}")
     if row.drill is not None and not row.drill.passed:
         lines.append(f"{row.source.name}: the drill of #{row.drill.number} FAILED: {row.drill.failure}")
+    if row.attention:
+        lines.append(f"{row.source.name}: {row.attention}")
     if row.activity is not None and row.activity.warning:
         lines.append(f"{row.source.name}: {row.activity.warning}")
     return lines

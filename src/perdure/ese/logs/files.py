@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from perdure.ese.logs.records import Records, find_records
 from perdure.ese.logs.sectors import SectorLog, examine_sectors
 from perdure.ese.logs.segments import Segments, examine_segments
 
-__all__ = ["Log", "LogName", "log_name", "read_log", "read_logs"]
+__all__ = ["Log", "LogName", "examine_logs", "log_name", "read_log", "read_logs"]
 
 _NUMBERED = re.compile(r"(?P<base>[a-z0-9]{3})(?P<number>[0-9a-f]{5}|[0-9a-f]{8})\.(?:log|jtx)", re.IGNORECASE)
 _CURRENT = re.compile(r"(?P<base>[a-z0-9]{3})\.(?:log|jtx)", re.IGNORECASE)
@@ -106,8 +106,16 @@ def read_logs(paths: Iterable[Path]) -> Iterator[Log]:
         yield from _read(waiting)
 
 
+def examine_logs(contents: Sequence[tuple[Path, bytes]]) -> list[Log]:
+    """Check logs that were read already, each given with the path whose name it has. Best sixteen at a time."""
+    return list(_examined([_Opened.with_content(path, content) for path, content in contents]))
+
+
 def _read(paths: list[Path]) -> Iterator[Log]:
-    opened = [_Opened.of(path) for path in paths]
+    return _examined([_Opened.with_content(path, path.read_bytes()) for path in paths])
+
+
+def _examined(opened: list[_Opened]) -> Iterator[Log]:
     found = iter(find_records([one.segments for one in opened if one.segments is not None]))
     for one in opened:
         yield one.log(None if one.segments is None else next(found))
@@ -126,8 +134,7 @@ class _Opened:
     findings: tuple[Finding, ...]
 
     @staticmethod
-    def of(path: Path) -> _Opened:
-        content = path.read_bytes()
+    def with_content(path: Path, content: bytes) -> _Opened:
         name = log_name(path.name)
         try:
             header = read_log_header(content, path.name)

@@ -1,0 +1,66 @@
+"""The next complete logs of a stream, from whichever copy has them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from perdure.workloads.exchange.copies import StoreCopy
+from perdure.workloads.exchange.folders import log_header
+from perdure.workloads.exchange.shipping import LogFile, read_log_files
+from perdure.workloads.exchange.times import time_ns
+
+__all__ = ["BATCH", "next_logs", "when_ended"]
+
+BATCH = 16
+"""Logs that are read and checked together: a little more than a core's cache, and much less work than one by one."""
+
+_ARRIVING_S = 10.0
+
+
+def next_logs(copies: Sequence[StoreCopy], first: int, most: int = BATCH) -> list[tuple[LogFile, StoreCopy]]:
+    """Read the logs from ``first`` on, as far as they are there without a gap.
+
+    Args:
+        copies: Copies with log, the one that decides first.
+        first: Generation of the first.
+        most: How many at most.
+
+    Returns:
+        Logs and the copies that they are from. A log that is still being copied to its place is left out.
+    """
+    chosen: list[StoreCopy] = []
+    paths = []
+    for generation in range(first, first + most):
+        holder = next((copy for copy in copies if copy.logs is not None and copy.logs.holds(generation)), None)
+        if holder is None or holder.logs is None:
+            break
+        chosen.append(holder)
+        paths.append(holder.logs.closed(generation))
+    try:
+        files = read_log_files(paths)
+    except FileNotFoundError:
+        # Truncated between the two looks; what is really missing shows at the next look.
+        return []
+    found: list[tuple[LogFile, StoreCopy]] = []
+    for file, copy in zip(files, chosen, strict=True):
+        if file.problem and _is_arriving(file):
+            break
+        found.append((file, copy))
+    return found
+
+
+def when_ended(file: LogFile, following: LogFile | None, copy: StoreCopy) -> int:
+    """A moment by which everything in a complete log had been done, nanoseconds since 1970 UTC."""
+    header = following.log.header if following is not None else None
+    if header is None and copy.logs is not None:
+        next_generation = file.header.generation + 1
+        header = log_header(copy.logs.closed(next_generation)) or copy.logs.current_header()
+    if header is not None and header.previous_created == file.header.created:
+        return time_ns(header.created) or file.changed_ns
+    return file.changed_ns
+
+
+def _is_arriving(file: LogFile) -> bool:
+    """Whether a log that is not whole was written so lately that it may still be on its way here."""
+    return 0 <= time.time() - file.changed_ns / 1e9 < _ARRIVING_S
