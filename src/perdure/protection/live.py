@@ -21,13 +21,8 @@ from perdure.protection.image_restore import read_file
 from perdure.protection.live_results import Checked, Shipped
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
-<<<<<<< HEAD
-from perdure.protection.storing import Found, Stored, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, Session
-=======
 from perdure.protection.storing import Stored, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BackupSession, BaseImage, Image, Session
->>>>>>> main
+from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, Session
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -273,22 +268,7 @@ class LiveSource:
         if isinstance(self.session, BackupSession) and not self.lost:
             self.ship()
 
-<<<<<<< HEAD
-    def _complete(self, image: Image) -> None:
-        """Tell the engine, and keep what it did to its log."""
-        if isinstance(self.session, BackupSession):
-            self.session.complete_image(image)
-            self._keep_ledger()
-
-    def _keep_ledger(self) -> None:
-        if isinstance(self.session, BackupSession) and self.session.ledger != self._kept_ledger:
-            self._kept_ledger = self.session.ledger
-            self.protected.home.save_ledger(self.protected.source.id, self._kept_ledger)
-
     def _base(self, point: RecoveryPoint, *, tracked: bool = True) -> BaseImage:
-=======
-    def _base(self, point: RecoveryPoint) -> BaseImage:
->>>>>>> main
         vault, source = self.protected.vault, self.protected.source.id
         after = point.position or Position(0, 0)
 

@@ -22,11 +22,8 @@ Workload = ImageWorkload | FolderWorkload
 _BUILT_IN = {
     "sqlite": "perdure.workloads.sqlite:SqliteWorkload",
     "files": "perdure.workloads.files:FilesWorkload",
-<<<<<<< HEAD
     "postgresql": "perdure.workloads.postgresql:PostgresqlWorkload",
-=======
     "exchange": "perdure.workloads.exchange:ExchangeWorkload",
->>>>>>> main
 }
 
 
