@@ -6,13 +6,16 @@ nobody's concern here. It speaks the writer protocol, and does at once whatever 
 
 from __future__ import annotations
 
+import copy
 import random
+import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from perdure.ese.checksums import xor32
+from perdure.ese.headers.log import read_log_header
 from perdure.ese.pages import PageFlag
 from perdure.ese.repair import sealed_page
 from perdure.snapshots.writer import (
@@ -210,6 +213,41 @@ class SmallStore:
             previous_segments=self.previous_checksums,
             shadow=shadow,
         )
+
+    # --- the availability group --------------------------------------------------------------------
+
+    def passive_copy(self, folder: Path, node: str, role: CopyRole = CopyRole.PASSIVE) -> SmallStore:
+        """A copy on another node, as it is after it was seeded and has replayed all complete logs."""
+        folder.mkdir(parents=True)
+        other = copy.copy(self)
+        other.folder, other.node, other.role = folder, node, role
+        other.database = folder / self.database.name
+        other.sets, other.completed, other.dirty = {}, [], {}
+        other.catch_up(self)
+        return other
+
+    def catch_up(self, active: SmallStore, upto: int | None = None) -> None:
+        """Copy the complete logs of the active copy and replay them into this one."""
+        for path in active.folder.glob("E00????????.log"):
+            if upto is None or int(path.stem[3:], 16) <= upto:
+                shutil.copyfile(path, self.folder / path.name)
+        last = max(int(path.stem[3:], 16) for path in self.folder.glob("E00????????.log"))
+        header = read_log_header(self.path(last).read_bytes(), "")
+        self.generation = self.checkpoint = last
+        self.created, self.stream, self.dbtime, self.now = header.created.raw, active.stream, active.dbtime, active.now
+        self.content, self.full_mark = dict(active.content), active.full_mark
+        shutil.copyfile(active.database, self.database)
+        self.flush(self.content)
+
+    def become_active(self) -> None:
+        """Take over: go on behind the last complete log that is here."""
+        last = self.path(self.generation).read_bytes()
+        previous, self.generation = self.created, self.generation + 1
+        self.role = CopyRole.ACTIVE
+        self.tick(5)
+        self._begin_log(previous, segment_checksums(last))
+        self.checkpoint = self.generation
+        self.write_header()
 
     # --- the writer --------------------------------------------------------------------------------
 

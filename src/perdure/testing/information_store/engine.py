@@ -106,6 +106,7 @@ class Engine:
         self.chance = Random(self.settings.seed)  # noqa: S311 - decides when, guards nothing
         self._created: dict[int, bytes] = {}
         self._transaction = 0
+        self._process = _SYSTEM_PROCESS
         self._version = 0
         self._gate = threading.Condition(threading.RLock())
         self._frozen = False
@@ -155,9 +156,14 @@ class Engine:
 
     def session(self) -> Session:
         """A new session."""
-        made = Session(len(self.sessions) + _SYSTEM_PROCESS + 1, self)
+        self._process += 1
+        made = Session(self._process, self)
         self.sessions.append(made)
         return made
+
+    def leave(self, sessions: list[Session]) -> None:
+        """These sessions are over."""
+        self.sessions = [session for session in self.sessions if session not in sessions]
 
     def append(self, record: bytes) -> int:
         """Add a record to the log."""

@@ -24,7 +24,7 @@ Change = tuple[str, str, JournalRow | None]
 
 _POOL = 1 << 20
 _SMALLEST_BODY, _LARGEST_BODY = 64, 60_000
-_SKEW = 2.5
+_SKEW = 5.0
 _PLAIN = bytes(byte if byte >= 0x40 else byte + 0x40 for byte in range(256))
 """Some readers take a long value's part for compressed if it begins with a small byte; ours never do."""
 
@@ -62,7 +62,7 @@ class Bodies:
         return f"{' '.join(words).capitalize()} ({number})"
 
     def draw(self) -> bytes:
-        """One body; half are below 12 KiB, the mean is about 17 KiB."""
+        """One body; half are below 2 KiB, the mean is about 10 KiB."""
         chance = self._chance
         size = int(_SMALLEST_BODY + (_LARGEST_BODY - _SMALLEST_BODY) * chance.random() ** _SKEW)
         pool = self._text if chance.random() < 2 / 3 else self._noise

@@ -32,6 +32,7 @@ _OBJECTS_ROOT, _NAMES_ROOT, _ROOTS_ROOT, _SHADOW_ROOT, _IDS_ROOT, _LOCALES_ROOT 
 _INDEX = int(PageFlag.INDEX)
 _NOT_UNIQUE = int(PageFlag.NON_UNIQUE_KEYS)
 _LONG_VALUE = int(PageFlag.LONG_VALUE)
+_LONG_VALUE_PAGES = 4
 
 
 @dataclass(eq=False)
@@ -104,9 +105,9 @@ class MountedDatabase:
             chunk=chunk_size(page_size),
         )
         for _ in schema.secondary:
-            table.indexes.append(self._create_below(session, space, _INDEX | _NOT_UNIQUE, unique=False))
+            table.indexes.append(self._create_below(session, space, _INDEX | _NOT_UNIQUE, unique=False, pages=1))
         if schema.long_values:
-            table.long_values = self._create_below(session, space, _LONG_VALUE, unique=True)
+            table.long_values = self._create_below(session, space, _LONG_VALUE, unique=True, pages=_LONG_VALUE_PAGES)
         entries = describe_table(
             schema,
             objid,
@@ -125,9 +126,9 @@ class MountedDatabase:
         own = [catalog.objects, catalog.names, catalog.roots, catalog.shadow, catalog.object_ids]
         return own + [tree for table in self.tables.values() for tree in table.trees()]
 
-    def _create_below(self, session: Session, parent: TreeSpace, kind: int, *, unique: bool) -> Tree:
+    def _create_below(self, session: Session, parent: TreeSpace, kind: int, *, unique: bool, pages: int) -> Tree:
         objid = self._next_objid()
-        root, space = create_tree(self.store, session, objid, parent, kind=kind, unique=unique, pages=1)
+        root, space = create_tree(self.store, session, objid, parent, kind=kind, unique=unique, pages=pages)
         return Tree(self.store, root, objid, space, unique=unique)
 
     def _next_objid(self) -> int:

@@ -29,6 +29,8 @@ class Mix:
         move: Move a message to another folder.
         delete: Delete a message.
         rename: Rename a folder.
+        rewrite: Delete a message and put another in its place, under the same number.
+        return_: How likely a message that was moved is moved back in the same transaction.
         longest: Most operations of one transaction.
         rollback: How likely a transaction is given up at its end.
         nested: How likely an operation runs in a nested transaction, half of which are given up.
@@ -39,6 +41,8 @@ class Mix:
     move: int = 14
     delete: int = 12
     rename: int = 2
+    rewrite: int = 3
+    return_: float = 0.1
     longest: int = 4
     rollback: float = 0.06
     nested: float = 0.08
@@ -143,8 +147,15 @@ class Client:
         if nested:
             self.session.begin()
         mix = self.mix
-        kinds = (self._some_delivery, self._some_flag, self._some_move, self._some_deletion, self._some_rename)
-        weights = (mix.deliver, mix.flag, mix.move, mix.delete, mix.rename)
+        kinds = (
+            self._some_delivery,
+            self._some_flag,
+            self._some_move,
+            self._some_deletion,
+            self._some_rename,
+            self._some_rewriting,
+        )
+        weights = (mix.deliver, mix.flag, mix.move, mix.delete, mix.rename, mix.rewrite)
         for _ in self.chance.choices(kinds, weights)[0](self._mailbox()):
             yield
         if not nested:
@@ -212,6 +223,10 @@ class Client:
         unread = 0 if values["IsRead"] else 1
         self._replace(mailbox.messages, document, {"FolderId": target, "ChangeNumber": document + 1})
         yield
+        if self.chance.random() < self.mix.return_:
+            self._replace(mailbox.messages, document, {"FolderId": source})
+            yield
+            return
         self._count(mailbox, source, -1, -unread, 0)
         yield
         self._count(mailbox, target, 1, unread, 0)
@@ -224,6 +239,16 @@ class Client:
         self._delete(mailbox.messages, document)
         yield
         self._count(mailbox, _number(values, "FolderId"), -1, 0 if values["IsRead"] else -1, 0)
+        yield
+
+    def _some_rewriting(self, mailbox: Mailbox) -> Iterator[None]:
+        document, values = self._some_message(mailbox)
+        if values is None:
+            return
+        self._delete(mailbox.messages, document)
+        yield
+        body = self.mailboxes.bodies.draw()
+        self._insert(mailbox.messages, document, {**values, "Size": len(body), "Body": body})
         yield
 
     def _some_rename(self, mailbox: Mailbox) -> Iterator[None]:

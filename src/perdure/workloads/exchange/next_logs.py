@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from perdure.ese.headers.log import LogHeader
 from perdure.workloads.exchange.copies import StoreCopy
 from perdure.workloads.exchange.folders import log_header
 from perdure.workloads.exchange.shipping import LogFile, read_log_files
 from perdure.workloads.exchange.times import time_ns
 
-__all__ = ["BATCH", "next_logs", "when_ended"]
+__all__ = ["BATCH", "header_after", "next_logs", "when_ended", "why_altered"]
 
 BATCH = 16
 """Logs that are read and checked together: a little more than a core's cache, and much less work than one by one."""
@@ -50,15 +51,29 @@ def next_logs(copies: Sequence[StoreCopy], first: int, most: int = BATCH) -> lis
     return found
 
 
-def when_ended(file: LogFile, following: LogFile | None, copy: StoreCopy) -> int:
-    """A moment by which everything in a complete log had been done, nanoseconds since 1970 UTC."""
+def header_after(file: LogFile, following: LogFile | None, copy: StoreCopy) -> LogHeader | None:
+    """The header of the log that continues a complete one, ``None`` if there is none yet."""
     header = following.log.header if following is not None else None
     if header is None and copy.logs is not None:
         next_generation = file.header.generation + 1
         header = log_header(copy.logs.closed(next_generation)) or copy.logs.current_header()
-    if header is not None and header.previous_created == file.header.created:
-        return time_ns(header.created) or file.changed_ns
-    return file.changed_ns
+    return header if header is not None and header.previous_created == file.header.created else None
+
+
+def when_ended(file: LogFile, after: LogHeader | None) -> int:
+    """A moment by which everything in a complete log had been done, nanoseconds since 1970 UTC."""
+    return (0 if after is None else time_ns(after.created)) or file.changed_ns
+
+
+def why_altered(file: LogFile, after: LogHeader | None) -> str:
+    """Why a log is not what the one after it says that it was; empty if it is, or that log does not say."""
+    if after is None or file.log.segments is None or not after.holds_previous_segments:
+        return ""
+    if after.previous_segments in (0, file.log.segments.checksums):
+        return ""
+    return (
+        f"{file.log.file}: the log after it states another checksum of its segments: it was changed, or lacks its end"
+    )
 
 
 def _is_arriving(file: LogFile) -> bool:

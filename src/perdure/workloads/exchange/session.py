@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import msgspec
 
+from perdure.ese.headers.log import LogHeader
 from perdure.ese.structures import Signature
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.logs import LogEnd, LogSegment
@@ -24,7 +25,7 @@ from perdure.workloads.contract import BaseImage, Image
 from perdure.workloads.exchange.copies import StoreCopy, Survey, survey
 from perdure.workloads.exchange.freezing import remove_snapshots
 from perdure.workloads.exchange.imaging import TakenImage, take_image
-from perdure.workloads.exchange.next_logs import BATCH, next_logs, when_ended
+from perdure.workloads.exchange.next_logs import BATCH, header_after, next_logs, when_ended, why_altered
 from perdure.workloads.exchange.options import SourceOptions
 from perdure.workloads.exchange.shipping import Break, LogFile, ShippedLog, ship_log, why_not_next
 from perdure.workloads.exchange.tokens import StreamToken, decode_token
@@ -193,28 +194,33 @@ class ExchangeSession:
         return taken.frozen if due else None
 
     def _ship_closed(self, file: LogFile, copy: StoreCopy, following: LogFile | None) -> Iterator[LogSegment]:
-        assert self._token is not None
-        why = why_not_next(self._token, file)
-        if why:
+        after = header_after(file, following, copy)
+        broken = self._why_unusable(file, after)
+        if broken is not None:
             other = self._from_other_copies(copy)
             if other is None:
-                self._lose(why)
-            file, copy = other
-        if file.problem and self._options.checks_logs:
-            self._lose(
-                Break(f"{file.problem}: no recovery can pass a log that is damaged in production", "log-damaged")
-            )
-        yield from self._ship(file, closed=True, ends_ns=when_ended(file, following, copy))
+                self._lose(broken)
+            file = other
+        yield from self._ship(file, closed=True, ends_ns=when_ended(file, after))
 
-    def _from_other_copies(self, refused: StoreCopy) -> tuple[LogFile, StoreCopy] | None:
+    def _why_unusable(self, file: LogFile, after: LogHeader | None) -> Break | None:
+        """Why a log cannot be the next one in the pool."""
+        assert self._token is not None
+        broken = why_not_next(self._token, file)
+        if broken is not None or not self._options.checks_logs:
+            return broken
+        damage = file.problem or why_altered(file, after)
+        return Break(f"{damage}; no recovery can pass a log that is damaged", "log-damaged") if damage else None
+
+    def _from_other_copies(self, refused: StoreCopy) -> LogFile | None:
         """The same log from another copy, if it continues what the pool has there."""
         assert self._token is not None
         for copy in self._survey.for_log():
             if copy is refused:
                 continue
             for file, _ in next_logs([copy], self._token.next_generation, most=1):
-                if not why_not_next(self._token, file) and not file.problem:
-                    return file, copy
+                if self._why_unusable(file, header_after(file, None, copy)) is None:
+                    return file
         return None
 
     def _ship(self, file: LogFile, *, closed: bool, ends_ns: int) -> Iterator[LogSegment]:
