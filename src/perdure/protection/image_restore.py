@@ -50,14 +50,12 @@ def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], p
         workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
 
 
-def _spread(
-    vault: Vault, plan: RecoveryPlan, workload: SpreadingWorkload, directory: Path, progress: Progress
-) -> None:
+def _spread(vault: Vault, plan: RecoveryPlan, workload: SpreadingWorkload, directory: Path, progress: Progress) -> None:
     files = {file.name: file for file in plan.point.files}
     with workload.spread(lambda name: read_file(vault, files[name]), directory) as sinks:
         for name, sink in sinks.items():
             extents = vault.image_map(files[name])
-            _write_extents(vault, name, extents, lambda view, offset, sink=sink: sink(offset, view), progress=progress)
+            _write_extents(vault, name, extents, sink, progress=progress)
 
 
 def read_file(vault: Vault, file: ImageFile) -> bytes:
@@ -93,7 +91,7 @@ def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, th
             vault,
             file.name,
             extents,
-            lambda view, offset: _write_all(descriptor, view, offset),
+            lambda offset, view: _write_all(descriptor, view, offset),
             progress=progress,
             threads=threads,
         )
@@ -106,7 +104,7 @@ def _write_extents(
     vault: Vault,
     name: str,
     extents: ExtentMap,
-    take: Callable[[memoryview, int], None],
+    take: Callable[[int, memoryview], None],
     *,
     progress: Progress,
     threads: int = 2,
@@ -125,7 +123,7 @@ def _write_extents(
         ):
             if start + length > len(view):
                 raise Damaged(f"a chunk of {name!r} is shorter than its extent map says", code="damaged-chunk")
-            take(view[start : start + length], offset)
+            take(offset, view[start : start + length])
             written += length
         progress("restoring", written, total)
 

@@ -117,7 +117,7 @@ class PostgresServer:
         )
         if result.returncode:
             raise RuntimeError(f"{command} ended with {result.returncode}: {result.stdout}{result.stderr}")
-        return result.stdout
+        return str(result.stdout)
 
     def program(self, name: str, *arguments: str) -> str:
         """Run one of the version's programs."""
@@ -148,6 +148,14 @@ class PostgresServer:
                 time.sleep(0.02)
             else:
                 return self
+
+    def wait_until_primary(self) -> None:
+        """Wait until recovery has ended and it takes writes."""
+        deadline = time.monotonic() + _START_S
+        while self.execute("SELECT pg_is_in_recovery()")[0][0]:
+            if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"recovery did not end: {self.log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.02)
 
     def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
         """Stop it (fast unless told otherwise) and wait."""
@@ -194,6 +202,6 @@ class PostgresServer:
         rows: list[tuple[Any, ...]] = []
         with self.connect() as connection:
             for statement in statements:
-                cursor = connection.execute(statement)  # type: ignore[arg-type]
+                cursor = connection.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
         return rows

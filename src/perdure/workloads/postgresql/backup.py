@@ -54,9 +54,7 @@ class LogHolder(Protocol):
 
 
 @contextlib.contextmanager
-def local_image(
-    location: str, data: Path, cluster: Cluster, log: LogHolder, base: BaseImage | None
-) -> Iterator[Image]:
+def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, base: BaseImage | None) -> Iterator[Image]:
     """An image of a running cluster; the backup ends when its listing is asked for, or with the context.
 
     Args:
@@ -81,7 +79,7 @@ def local_image(
         log.follower.attach(spool)
         held.callback(log.follower.detach, spool)
         durable = base is None or base.tracked
-        draft = _Draft(data, cluster, start, sql, log, spool, durable=durable)
+        draft = _Draft(data, cluster, start, sql=sql, log=log, spool=spool, durable=durable)
         yield draft.image(base)
 
 
@@ -114,7 +112,7 @@ class _Draft:
     """An image in the making."""
 
     def __init__(
-        self, data: Path, cluster: Cluster, start: int, sql: Sql, log: LogHolder, spool: Spool, *, durable: bool
+        self, data: Path, cluster: Cluster, start: int, *, sql: Sql, log: LogHolder, spool: Spool, durable: bool
     ) -> None:
         self._data, self._cluster, self._start = data, cluster, start
         self._sql, self._log, self._spool, self._durable = sql, log, spool, durable
@@ -172,7 +170,9 @@ class _Draft:
         """End the backup; the control file is read last, as in every base backup."""
         control = _stable(self._data / CONTROL)
         try:
-            lsn, label, spaces = self._sql.execute("SELECT * FROM pg_backup_stop(wait_for_archive => false)").fetchall()[0]
+            lsn, label, spaces = self._sql.execute(
+                "SELECT * FROM pg_backup_stop(wait_for_archive => false)"
+            ).fetchall()[0]
             now = self._sql.execute("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint").fetchall()[0][0]
         except psycopg.Error as error:
             raise SourceUnusable(
@@ -180,13 +180,15 @@ class _Draft:
             ) from error
         stop = parse_lsn(lsn)
         position, token = self._log.wait_for(stop, durable=self._durable)
-        listing = self._listing(look, pages, control, label, spaces or "", stop, int(now) * 1000)
+        listing = self._listing(
+            look, pages, control, label=label, spaces=spaces or "", stop=stop, now_ns=int(now) * 1000
+        )
         size = self._cluster.number("wal_segment_size")
         wal_size = segment_start(stop - 1, size) + size - self._spool.begin
         return Ended(position, encode_token(token), int(now) * 1000, encode_listing(listing), self._spool, wal_size)
 
     def _listing(
-        self, look: _Look, pages: PagesReader, control: bytes, label: str, spaces: str, stop: int, now_ns: int
+        self, look: _Look, pages: PagesReader, control: bytes, *, label: str, spaces: str, stop: int, now_ns: int
     ) -> Listing:
         checkpoint = _CHECKPOINT.search(label)
         timeline = _TIMELINE.search(label)
@@ -241,11 +243,20 @@ class _Draft:
     def _outside(self) -> dict[str, bytes]:
         """Configuration files elsewhere, as Debian has them."""
         found: dict[str, bytes] = {}
-        for setting, name in (("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")):
+        for setting, name in (
+            ("config_file", "postgresql.conf"),
+            ("hba_file", "pg_hba.conf"),
+            ("ident_file", "pg_ident.conf"),
+        ):
             named = self._cluster.settings.get(setting)
             if named and Path(named).parent.resolve() != self._data.resolve():
                 with contextlib.suppress(OSError):
                     found[name] = Path(named).read_bytes()
+                    if name == "postgresql.conf":
+                        found |= {
+                            f"conf.d/{path.name}": path.read_bytes()
+                            for path in sorted((Path(named).parent / "conf.d").glob("*.conf"))
+                        }
         return found
 
     def _history(self) -> bytes:

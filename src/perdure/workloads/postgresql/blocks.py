@@ -68,10 +68,10 @@ def changed_blocks(records: Records) -> BlockChanges:
             if kind in (_COPY_DATABASE, _CREATE_DATABASE):
                 databases.add((words[1], words[0]))
         elif kind == _CREATE:
-            limits.add(Limit(*words[:3], fork=words[3], block=0))
+            limits.add(Limit(words[0], words[1], words[2], words[3], 0))
         elif kind == _TRUNCATE:
-            limits.add(Limit(*words[1:4], fork=MAIN, block=words[0]))
-            limits.add(Limit(*words[1:4], fork=VISIBILITY, block=0))
+            limits.add(Limit(words[1], words[2], words[3], MAIN, words[0]))
+            limits.add(Limit(words[1], words[2], words[3], VISIBILITY, 0))
     return BlockChanges(unique_blocks(_block_references(records)), tuple(sorted(limits)), tuple(sorted(databases)))
 
 
@@ -81,7 +81,7 @@ def unique_blocks(blocks: NDArray[np.void]) -> NDArray[np.void]:
         return blocks
     order = np.lexsort([blocks[name] for name in ("block", "fork", "relation", "database", "space")])
     ordered = blocks[order]
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])]
+    return np.asarray(ordered[np.append(True, ordered[1:] != ordered[:-1])])
 
 
 def main_data(records: Records, row: int) -> bytes:
@@ -117,7 +117,7 @@ def _block_references(records: Records) -> NDArray[np.void]:
         is_block = kind <= _LAST_BLOCK_ID
         rows, here = active[is_block], here[is_block]
         if len(rows):
-            found.append(_one_round(content, rows, here, at, data, relation))
+            found.append(_one_round(content, rows, here, at=at, data=data, relation=relation))
         active = active[is_block | (skipped > 0)]
         active = active[end[active] - at[active] > data[active]]
     return np.concatenate(found) if found else np.empty(0, BLOCK)
@@ -127,6 +127,7 @@ def _one_round(
     content: NDArray[np.uint8],
     rows: NDArray[np.int64],
     here: NDArray[np.int64],
+    *,
     at: NDArray[np.int64],
     data: NDArray[np.int64],
     relation: NDArray[np.uint32],

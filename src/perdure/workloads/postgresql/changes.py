@@ -36,9 +36,7 @@ def is_tracked(path: str) -> bool:
 
 def digests_of(read: Callable[[int, int], bytes], size: int) -> bytes:
     """The digest of every MiB of a file."""
-    return b"".join(
-        blake3(read(at, min(PIECE, size - at))).digest(length=DIGEST) for at in range(0, size, PIECE)
-    )
+    return b"".join(blake3(read(at, min(PIECE, size - at))).digest(length=DIGEST) for at in range(0, size, PIECE))
 
 
 class ChangedPages:

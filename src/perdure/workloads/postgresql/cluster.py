@@ -97,7 +97,7 @@ def look_at_cluster(connection: Sql) -> Cluster:
         "SELECT spcname, oid::bigint, pg_tablespace_location(oid) FROM pg_tablespace"
         " WHERE pg_tablespace_location(oid) <> '' ORDER BY oid"
     ).fetchall()
-    settings = dict(rows)
+    settings: dict[str, str] = dict(rows)
     return Cluster(
         _system_identifier(connection),
         int(settings["server_version_num"]),

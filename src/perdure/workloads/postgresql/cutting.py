@@ -15,7 +15,13 @@ from perdure.model.positions import Position
 from perdure.workloads.postgresql.blocks import BlockChanges, changed_blocks
 from perdure.workloads.postgresql.chain import ChainToken, encode_token
 from perdure.workloads.postgresql.records import Records
-from perdure.workloads.postgresql.segment_index import SegmentIndex, VERSION, encode_changes, encode_index, joined_changes
+from perdure.workloads.postgresql.segment_index import (
+    VERSION,
+    SegmentIndex,
+    encode_changes,
+    encode_index,
+    joined_changes,
+)
 from perdure.workloads.postgresql.transactions import RestorePoint, restore_points, transaction_ends
 
 __all__ = ["PendingWal"]
@@ -71,7 +77,7 @@ class PendingWal:
         self._since = 0.0
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes received."""
         return len(self._raw)
 
@@ -87,7 +93,7 @@ class PendingWal:
             self._raw += memoryview(data)[max(0, skip) :]
 
     def add_records(self, records: Records, seen_ns: int) -> BlockChanges:
-        """Take in the records of these bytes, those before the position left out; returns the blocks that they change."""
+        """Take in the records of these bytes, those before the position left out; returns what they change."""
         changes = changed_blocks(records)
         if records.ends[-1] <= self.position.place:
             return changes
@@ -220,7 +226,7 @@ class PendingWal:
         times = [*transactions["time_ns"].tolist(), *(point.time_ns for point in points)]
         if end not in places:
             places.append(end)
-            times.append(0 if len(times) else seen_ns)
+            times.append(0 if times else seen_ns)
         marks = np.empty(len(places), MARK)
         marks["place"], marks["time_ns"] = places, times
         marks = marks[np.argsort(marks["place"], kind="stable")]

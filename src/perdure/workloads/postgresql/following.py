@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from perdure.model.errors import Damaged, SourceUnusable, TrackingLost
+from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
 from perdure.workloads.postgresql.chain import ChainToken
 from perdure.workloads.postgresql.cutting import PendingWal
 from perdure.workloads.postgresql.lsn import format_lsn
-from perdure.workloads.postgresql.records import RecordWalker, Records
+from perdure.workloads.postgresql.records import Records, RecordWalker
 from perdure.workloads.postgresql.replication import Received, Refusal, Replication, WalGone
 from perdure.workloads.postgresql.spooling import Spool
 from perdure.workloads.postgresql.transactions import backup_ends
@@ -152,7 +152,7 @@ class Follower:
             TrackingLost: The WAL that comes next is gone, or is not what belongs there.
             SourceUnusable: The server is gone.
         """
-        if self.pending.bytes >= MOST_PENDING or self._switch is not None:
+        if self.pending.size >= MOST_PENDING or self._switch is not None:
             return
         raw = self._take_raw()
         for received in raw:

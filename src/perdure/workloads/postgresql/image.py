@@ -217,5 +217,3 @@ def _read_into(descriptor: int, offset: int, into: memoryview) -> None:
             into[done:] = bytes(len(into) - done)
             return
         done += count
-
-

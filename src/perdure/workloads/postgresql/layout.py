@@ -56,7 +56,7 @@ def place_files(sizes: Mapping[str, int], before: Mapping[str, Sequence[int]]) -
         runs = list(before.get(path, ()))
         missing = pages_of(size) - sum(runs[1::2])
         if missing > 0:
-            # What has grown once grows again: room beside itself keeps its runs few. Room that is not used costs nothing.
+            # What has grown once grows again: room beside itself keeps its runs few, and costs nothing.
             slack = min(pages_of(size) // 8, _MOST_SLACK) if runs else 0
             for first, count in free.take(missing + slack):
                 if runs and runs[-2] + runs[-1] == first:

@@ -78,7 +78,7 @@ def advice(cluster: Cluster) -> list[Lack]:
 
 def _settings(cluster: Cluster) -> list[Lack]:
     found = []
-    if not OLDEST <= cluster.major:
+    if not cluster.major >= OLDEST:
         found.append(Lack(f"PostgreSQL {cluster.major} is too old; {OLDEST} is the oldest that perdure knows", ()))
     if cluster.settings.get("wal_level") not in ("replica", "logical"):
         found.append(
@@ -152,13 +152,14 @@ def _connections(location: str, connection: Sql, cluster: Cluster) -> list[Lack]
     try:
         Replication(location).close()
     except SourceUnusable as error:
-        line = f"-- in {cluster.settings.get('hba_file', 'pg_hba.conf')}: host replication {cluster.user} ADDRESS scram-sha-256"
+        file = cluster.settings.get("hba_file", "pg_hba.conf")
+        line = f"-- in {file}: host replication {cluster.user} ADDRESS scram-sha-256"
         return [Lack(error.message, (line, "SELECT pg_reload_conf()"))]
     return []
 
 
 def _text(connection: Sql, template: str, role: sql.Identifier) -> str:
-    return sql.SQL(template).format(role).as_string(connection)  # type: ignore[arg-type]
+    return sql.SQL(template).format(role).as_string(connection)
 
 
 def data_directory_sentence(cluster: Cluster) -> str:

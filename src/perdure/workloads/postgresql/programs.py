@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import string
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,12 @@ class Programs:
         return str(self.directory / name)
 
     def run(
-        self, name: str, arguments: Sequence[str], *, owner: Mapping[str, Any], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        owner: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end; it is not an error if it fails."""
         return subprocess.run(
@@ -89,6 +95,6 @@ def _major_of(directory: Path) -> int:
         said = subprocess.run(
             [str(directory / "postgres"), "--version"], capture_output=True, text=True, check=False
         ).stdout.split()
-        return int(said[2].split(".")[0].rstrip("develrcbta"))
+        return int(said[2].split(".")[0].rstrip(string.ascii_letters))
     except (OSError, ValueError, IndexError):
         return 0

@@ -15,7 +15,7 @@ from perdure.workloads.postgresql.connecting import conninfo, shown
 from perdure.workloads.postgresql.history import History, parse_history
 from perdure.workloads.postgresql.lsn import format_lsn, parse_lsn
 
-__all__ = ["EPOCH_US", "Received", "Replication", "Refusal", "SystemIdentity", "WalGone"]
+__all__ = ["EPOCH_US", "Received", "Refusal", "Replication", "SystemIdentity", "WalGone"]
 
 EPOCH_US = 946_684_800_000_000
 """PostgreSQL counts microseconds from 2000; this is that moment in microseconds since 1970 UTC."""
@@ -102,7 +102,8 @@ class Replication:
             raise SourceUnusable(
                 f"the PostgreSQL server at {shown(location)} allows no replication connection: {words}",
                 code="no-replication",
-                hint="pg_hba.conf needs a line 'host replication USER ADDRESS METHOD', and the role the right REPLICATION",
+                hint="pg_hba.conf needs a line 'host replication USER ADDRESS METHOD', "
+                "and the role the right REPLICATION",
             )
 
     def close(self) -> None:
@@ -280,5 +281,3 @@ class Replication:
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         gone = "has already been removed" in words or state == "58P01"
         return (WalGone if gone else Refusal)(words, state)
-
-

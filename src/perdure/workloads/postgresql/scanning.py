@@ -113,20 +113,9 @@ def scan(data: Path) -> Found:
 def _walk(data: Path, path: str) -> Iterator[tuple[str, dict[str, os.stat_result], int]]:
     """Every directory with its regular files; links are followed below ``pg_tblspc`` only."""
     here = data / path
-    entries: dict[str, os.stat_result] = {}
-    below: list[str] = []
     try:
         mode = stat.S_IMODE(here.stat().st_mode)
-        with os.scandir(here) as listing:
-            for entry in listing:
-                try:
-                    status = entry.stat(follow_symlinks=path == "pg_tblspc")
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    below.append(entry.name)
-                elif stat.S_ISREG(status.st_mode):
-                    entries[entry.name] = status
+        entries, below = _entries(here, follow=path == "pg_tblspc")
     except FileNotFoundError:
         return
     top = path if path in EMPTY_DIRECTORIES else ""
@@ -143,6 +132,23 @@ def _walk(data: Path, path: str) -> Iterator[tuple[str, dict[str, os.stat_result
     # pg_wal may be a link to another disk.
     if not path and (data / "pg_wal").is_symlink():
         yield from _walk(data, "pg_wal")
+
+
+def _entries(here: Path, *, follow: bool) -> tuple[dict[str, os.stat_result], list[str]]:
+    """The regular files and the names of the directories in a directory."""
+    files: dict[str, os.stat_result] = {}
+    directories: list[str] = []
+    with os.scandir(here) as listing:
+        for entry in listing:
+            try:
+                status = entry.stat(follow_symlinks=follow)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                directories.append(entry.name)
+            elif stat.S_ISREG(status.st_mode):
+                files[entry.name] = status
+    return files, directories
 
 
 def _is_left_out(name: str, unlogged: set[str]) -> bool:

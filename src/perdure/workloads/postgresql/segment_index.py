@@ -108,7 +108,8 @@ def encode_changes(changes: BlockChanges) -> StoredChanges:
         starts = np.flatnonzero(new).tolist()
         for begin, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
             numbers = np.diff(blocks["block"][begin:end], prepend=np.uint32(0)).astype("<u4")
-            files.append(FileBlocks(*(int(blocks[key][begin]) for key in keys), numbers.tobytes()))
+            space, database, relation, fork = (int(blocks[key][begin]) for key in keys)
+            files.append(FileBlocks(space, database, relation, fork, numbers.tobytes()))
     limits = [(each.space, each.database, each.relation, each.fork, each.block) for each in changes.limits]
     return StoredChanges(files, limits, list(changes.databases))
 

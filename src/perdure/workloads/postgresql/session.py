@@ -18,6 +18,7 @@ from perdure.workloads.postgresql.chain import ChainToken, decode_token
 from perdure.workloads.postgresql.cluster import look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
 from perdure.workloads.postgresql.following import Follower
+from perdure.workloads.postgresql.lsn import parse_lsn
 from perdure.workloads.postgresql.options import Options
 from perdure.workloads.postgresql.replication import Refusal, Replication
 from perdure.workloads.postgresql.slot import Slot, drop_slot, look_at_slot, slot_name
@@ -26,6 +27,10 @@ __all__ = ["PostgresqlSession"]
 
 _LOOK_S = 5.0
 _SILENT_S = 60.0
+_WAIT_S = 0.05
+_FLUSHED = (
+    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text"
+)
 
 
 class PostgresqlSession:
@@ -35,11 +40,14 @@ class PostgresqlSession:
         source: The data source.
 
     Attributes:
+        keeps_layout: Images keep the layout of the one before, even when the log was lost.
         warning: What a person should look at; empty if all is well.
 
     Raises:
         SourceUnusable: The server cannot be followed.
     """
+
+    keeps_layout = True
 
     def __init__(self, source: DataSource) -> None:
         self._location = source.location
@@ -144,17 +152,34 @@ class PostgresqlSession:
         return self._has_segment()
 
     def log(self) -> Iterator[LogSegment]:
+        goal = self._flushed()
         while True:
-            if self._follower.at_switch and not self._follower.pending.walked > self._follower.pending.position.place:
+            if self._follower.at_switch and self._follower.pending.walked <= self._follower.pending.position.place:
                 self._follower.cross_switch()
             segment = self._cut()
-            if segment is None:
+            if segment is not None:
+                self._pending = segment
+                yield segment
+                # Asked for more: the contract says that this one is durable now.
+                self._advance()
+            elif self._follower.received >= goal or self._follower.at_switch:
                 return
-            self._pending = segment
-            yield segment
-            # Asked for more: the contract says that this one is durable now.
-            self._advance()
+            else:
+                self._replication.wait(_WAIT_S)
+            if self._follower.pending.position.place >= goal:
+                return
             self._follower.receive()
+
+    def _flushed(self) -> int:
+        """Up to where the server has WAL to send; what was committed until now lies before it."""
+        try:
+            row = self._sql.execute(_FLUSHED).fetchall()[0]
+        except psycopg.Error as error:
+            self._failure = SourceUnusable(
+                f"the server at {shown(self._location)} does not answer: {server_sentence(error)}", code="server-gone"
+            )
+            raise self._failure from error
+        return parse_lsn(row[0])
 
     def acknowledge(self, position: Position) -> None:
         pending = self._follower.pending
@@ -175,7 +200,7 @@ class PostgresqlSession:
     @property
     def wal_bytes(self) -> int:
         """Bytes received and not shipped."""
-        return self._follower.pending.bytes
+        return self._follower.pending.size
 
     def _has_segment(self) -> bool:
         return self._follower.at_switch or self._follower.pending.has_segment(self._wanted)

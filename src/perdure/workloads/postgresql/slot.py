@@ -1,4 +1,4 @@
-"""The replication slot: it keeps the server from removing WAL that is not in the pool yet, and must not fill its disk."""
+"""The replication slot: it keeps WAL on the server until it is in the pool, and must not fill the server's disk."""
 
 from __future__ import annotations
 

@@ -197,5 +197,3 @@ def _safe(path: str) -> str:
     if not _SAFE.fullmatch(path) or ".." in path.split("/"):
         raise Damaged(f"the listing of a PostgreSQL image names {path!r}", code="damaged-listing")
     return path
-
-
