@@ -17,7 +17,7 @@ from perdure.model.targets import Target
 from perdure.model.timeline import RecoveryPlan
 from perdure.protection.directory_recovery import check_options, recover_directory
 from perdure.protection.image_restore import restore_image
-from perdure.protection.points import timeline_of
+from perdure.protection.points import resolve_target
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.recovery_places import (
@@ -112,7 +112,7 @@ def recover(
             "there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes"
         )
     check_options(p, options or {})
-    plan = timeline_of(p.vault, p.source.id).resolve(to)
+    plan = resolve_target(p, to)
     notes = [plan.note] if plan.note else []
     verification: Verification | None
     if isinstance(p.workload, FolderWorkload):

@@ -44,9 +44,11 @@ __all__ = [
     "LayoutSession",
     "ListingSource",
     "LogReader",
+    "MarkingWorkload",
     "RestoredItem",
     "Session",
     "SpreadingWorkload",
+    "StartedWorkload",
     "Verification",
     "WorkloadInfo",
 ]
@@ -435,6 +437,35 @@ class LayoutSession(Protocol):
     """
 
     keeps_layout: bool
+
+
+@runtime_checkable
+class MarkingWorkload(Protocol):
+    """An image workload whose engine has names of its own for places in its log."""
+
+    def find_mark(self, text: str, log: Iterable[StoredSegment]) -> Position | None:
+        """Find a place by what a person wrote after ``--to``, in segments that are given newest first.
+
+        Raises:
+            BadInput: It is not a name of that kind.
+        """
+        ...
+
+
+@runtime_checkable
+class StartedWorkload(Protocol):
+    """A directory workload that can bring what was recovered into service."""
+
+    def start(self, directory: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+        """Start the engine on a recovered directory under its last name and wait until it is usable.
+
+        Returns:
+            What a person should know: where it answers, and how to stop it. Empty if the options ask for none.
+
+        Raises:
+            Partial: It does not start; the directory stays.
+        """
+        ...
 
 
 @runtime_checkable

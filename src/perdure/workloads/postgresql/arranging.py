@@ -13,11 +13,17 @@ from perdure.workloads.postgresql.configuration import add_settings, place_outsi
 from perdure.workloads.postgresql.listing import Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn
 from perdure.workloads.postgresql.manifest import write_manifest
+from perdure.workloads.postgresql.programs import require_programs
+from perdure.workloads.postgresql.provenance import provenance_lines, read_provenance
+from perdure.workloads.postgresql.running import start_for_good
 from perdure.workloads.postgresql.spreading import KEPT_LISTING
 
-__all__ = ["RECOVERY_OPTIONS", "arrange_directory", "parse_port"]
+__all__ = ["RECOVERY_OPTIONS", "arrange_directory", "parse_port", "refuse_in_place", "start_directory"]
 
 RECOVERY_OPTIONS = frozenset({"port", "start"})
+
+_START_S = 24 * 3600.0
+"""Replay may take long; what a server that hangs looks like is for a person to judge."""
 
 NOTHING_MORE = "false"
 """All WAL that belongs to the target is in the directory: more must not be fetched."""
@@ -41,7 +47,7 @@ def arrange_directory(directory: Path, upto: Position | None, options: Mapping[s
     kept.unlink()
     place_outside_files(directory, listing)
     write_manifest(directory, listing)
-    add_settings(directory, recovery_settings(NOTHING_MORE, port))
+    add_settings(directory, recovery_settings(NOTHING_MORE, port), provenance_lines(listing))
     (directory / "recovery.signal").touch(mode=0o600)
     owned = _give_to_owner(directory, listing)
     reached = format_lsn(listing.stop if upto is None else upto.place)
@@ -57,6 +63,20 @@ def arrange_directory(directory: Path, upto: Position | None, options: Mapping[s
             f"the server's user has to own it: the files belonged to user {listing.owner[0]}, group {listing.owner[1]}"
         )
     return Arranged(notes=tuple(notes))
+
+
+def start_directory(directory: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+    """See :meth:`perdure.workloads.contract.StartedWorkload.start`."""
+    if not options.get("start"):
+        return ()
+    origin = read_provenance(directory)
+    programs = require_programs(origin.major, origin.programs)
+    seconds = start_for_good(programs, directory, _START_S)
+    port = options.get("port") or "the port of its configuration"
+    return (
+        f"the server runs on port {port}; it took {seconds:.1f} s to replay its WAL and take writes",
+        f"stop it with: {programs.path('pg_ctl')} -D {directory} stop",
+    )
 
 
 def parse_port(options: Mapping[str, str]) -> int | None:

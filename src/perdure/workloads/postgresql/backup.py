@@ -227,6 +227,7 @@ class _Draft:
             during=encode_changes(joined_changes([BlockChanges(np.empty(0, BLOCK), (), ()), *self._spool.changes])),
             bin=_programs(self._data),
             owner=(status.st_uid, status.st_gid),
+            superuser=self._cluster.first_role,
         )
 
     def _settled(self, file: FoundFile, digests: bytes) -> bytes:

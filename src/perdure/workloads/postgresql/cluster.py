@@ -57,6 +57,7 @@ class Cluster:
         size: Bytes of all databases, as far as the role may know; 0 if not.
         tablespaces: Those besides the two that are always there.
         started: When the server was started, seconds since 1970 UTC.
+        first_role: The superuser that initdb made.
     """
 
     system: str
@@ -69,6 +70,7 @@ class Cluster:
     size: int
     tablespaces: tuple[Tablespace, ...]
     started: int
+    first_role: str = "postgres"
 
     @property
     def major(self) -> int:
@@ -109,6 +111,7 @@ def look_at_cluster(connection: Sql) -> Cluster:
         _size(connection),
         tuple(Tablespace(*row) for row in spaces),
         int(started),
+        str(connection.execute("SELECT rolname FROM pg_roles WHERE oid = 10").fetchall()[0][0]),
     )
 
 

@@ -63,12 +63,12 @@ def recovery_settings(restore_command: str, port: int | None) -> dict[str, str]:
     return settings
 
 
-def add_settings(directory: Path, settings: dict[str, str]) -> None:
+def add_settings(directory: Path, settings: dict[str, str], comments: str) -> None:
     """Append settings to ``postgresql.auto.conf``, where the last of a name counts."""
     path = directory / "postgresql.auto.conf"
     before = path.read_bytes() if path.exists() else b""
     lines = [f"{name} = '{_quoted(value)}'" for name, value in settings.items()]
-    text = "\n# Added by perdure when it recovered this directory:\n" + "\n".join(lines) + "\n"
+    text = "\n# Added by perdure when it recovered this directory:\n" + comments + "\n".join(lines) + "\n"
     path.write_bytes(before + text.encode())
     path.chmod(0o600)
 

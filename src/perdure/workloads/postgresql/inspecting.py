@@ -11,6 +11,7 @@ from perdure.workloads.postgresql.checksums import bad_pages
 from perdure.workloads.postgresql.layout import PAGE
 from perdure.workloads.postgresql.lsn import parse_lsn
 from perdure.workloads.postgresql.programs import find_programs, owner_of
+from perdure.workloads.postgresql.provenance import read_provenance
 from perdure.workloads.postgresql.scanning import relation_of
 
 __all__ = ["verify_directory"]
@@ -32,8 +33,8 @@ def verify_directory(directory: Path, *, thorough: bool) -> Verification:
         start = parse_lsn(manifest["WAL-Ranges"][0]["Start-LSN"])
         problems += _wrong_pages(directory, manifest, start)
         means = "the checksums of its pages"
-        major = int((directory / "PG_VERSION").read_text(encoding="utf-8").split(".")[0])
-        programs = find_programs(major)
+        origin = read_provenance(directory)
+        programs = find_programs(origin.major, origin.programs)
         if programs is not None and programs.has("pg_verifybackup"):
             done = programs.run("pg_verifybackup", [str(directory)], owner=owner_of(directory))
             means = "pg_verifybackup and the checksums of its pages"

@@ -63,6 +63,7 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
         during: Blocks that changed between ``start`` and ``stop``.
         bin: Where the server's programs were.
         owner: User and group that own the data directory.
+        superuser: Name of the cluster's first role.
     """
 
     version: int
@@ -87,6 +88,7 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
     during: StoredChanges
     bin: str = ""
     owner: tuple[int, int] = (0, 0)
+    superuser: str = ""
 
     @property
     def major(self) -> int:

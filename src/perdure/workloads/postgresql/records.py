@@ -173,7 +173,10 @@ class RecordWalker:
                         break
                 length = words[(position - base) >> 2]
                 if length == 0:
-                    position = self._after_padding(position)
+                    after = self._after_padding(position)
+                    if after > limit:
+                        break
+                    position = after
                     if found:
                         end = position
                     continue

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
 
+from perdure.model.drills import DrillStep
 from perdure.model.errors import SourceUnusable
-from perdure.model.logs import LogSegment
+from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import DataSource
 from perdure.model.positions import Position
 from perdure.workloads.contract import (
@@ -20,11 +21,13 @@ from perdure.workloads.contract import (
     Verification,
     WorkloadInfo,
 )
-from perdure.workloads.postgresql.arranging import RECOVERY_OPTIONS, arrange_directory, refuse_in_place
+from perdure.workloads.postgresql.arranging import RECOVERY_OPTIONS, arrange_directory, refuse_in_place, start_directory
 from perdure.workloads.postgresql.cluster import look_at_cluster
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
+from perdure.workloads.postgresql.drilling import drill_directory
 from perdure.workloads.postgresql.inspecting import verify_directory
 from perdure.workloads.postgresql.joining import join_segments
+from perdure.workloads.postgresql.marks import find_mark
 from perdure.workloads.postgresql.preflight import data_directory_sentence, lacks, require_nothing_missing
 from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.spreading import spread_image, write_log
@@ -93,6 +96,12 @@ class PostgresqlWorkload:
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
         return verify_directory(next(iter(paths.values())), thorough=thorough)
 
+    def find_mark(self, text: str, log: Iterable[StoredSegment]) -> Position | None:
+        return find_mark(text, log)
+
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        return drill_directory(next(iter(paths.values())), checks)
+
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:  # noqa: ARG002
         return []
 
@@ -106,6 +115,9 @@ class PostgresqlWorkload:
         options: Mapping[str, str],
     ) -> Arranged:
         return arrange_directory(directory, upto, options)
+
+    def start(self, directory: Path, options: Mapping[str, str]) -> tuple[str, ...]:
+        return start_directory(directory, options)
 
     def in_place_folder(self, source: DataSource) -> Path:
         raise refuse_in_place(shown(source.location))
