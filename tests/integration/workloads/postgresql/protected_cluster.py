@@ -84,9 +84,9 @@ class ProtectedCluster:
         server.wait_until_primary()
         return server
 
-    def rows_at(self, query: str, to: Target | None = None) -> list[tuple[Any, ...]]:
+    def rows_at(self, query: str, to: Target | None = None, verify: str = "quick") -> list[tuple[Any, ...]]:
         """Recover, start, ask, stop."""
-        directory, _ = self.recover(to)
+        directory, _ = self.recover(to, verify)
         server = self.start(directory)
         try:
             return server.execute(query)

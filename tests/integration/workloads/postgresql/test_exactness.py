@@ -9,6 +9,7 @@ from ledger import Commit, Load, commits_of, wal_file
 from protected_cluster import ProtectedCluster
 
 from perdure.model.targets import AtMark, AtTime, Target
+from perdure.protection.image_verbs import check
 from perdure.workloads.postgresql.lsn import format_lsn
 
 ROWS = "SELECT id FROM ledger"
@@ -39,6 +40,7 @@ def test_any_moment_is_exact(each_version: ProtectedCluster) -> None:
     scene = each_version
     load, commits = busy(scene)
     assert scene.gaps() == 0
+    assert check(scene.protected).pages == 0
     mine = [row for row, commit in enumerate(commits) if commit.xid in load.rows]
     chance = random.Random(scene.server.major)
     for kind in ("lsn", "time", "xid", "latest"):
@@ -52,7 +54,7 @@ def test_any_moment_is_exact(each_version: ProtectedCluster) -> None:
             to, count = AtTime(commits[row].time_ns), reached_by(commits, commits[row].time_ns)
         else:
             to, count = None, len(commits)
-        got = {row[0] for row in scene.rows_at(ROWS, to)}
+        got = {row[0] for row in scene.rows_at(ROWS, to, "thorough")}
         assert got == load.rows_before(commits, count), kind
 
 

@@ -12,4 +12,4 @@ def test_everything_committed_comes_back(each_version: ProtectedCluster) -> None
     scene.protect()
     scene.server.execute("INSERT INTO t SELECT generate_series(1001, 1500)")
     scene.sync()
-    assert scene.rows_at("SELECT count(*), max(id) FROM t") == [(1500, 1500)]
+    assert scene.rows_at("SELECT count(*), max(id) FROM t", verify="thorough") == [(1500, 1500)]
