@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from perdure.model.errors import BadInput
 from perdure.model.positions import Position
 
-__all__ = ["AtMark", "AtPoint", "AtPosition", "AtTime", "Latest", "Target", "parse_target"]
+__all__ = ["AtPlace", "AtPoint", "AtPosition", "AtTime", "Latest", "Target", "parse_target"]
 
 _POINT = re.compile(r"#?([0-9]{1,40})")
 _POSITION = re.compile(r"[0-9]{1,40}:[0-9]{1,40}")
-_MARK = re.compile(r"(?:lsn|xid|name):.+|[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+_PLACE = re.compile(r"(lsn|xid|name):(.+)")
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9})\d*)?)?\s*(Z|z|[+-]\d\d:?\d\d)?")
 
 _LONGEST = 100
@@ -47,13 +48,19 @@ class AtPosition:
 
 
 @dataclass(frozen=True, slots=True)
-class AtMark:
-    """A place that the source's own engine has a name for, like ``lsn:0/3000148``, ``xid:742`` or ``name:before``."""
+class AtPlace:
+    """A place of the log in the engine's own words.
 
+    Args:
+        kind: ``lsn``, ``xid`` or ``name`` (a restore point).
+        text: Which.
+    """
+
+    kind: str
     text: str
 
 
-Target = Latest | AtTime | AtPoint | AtPosition | AtMark
+Target = Latest | AtTime | AtPoint | AtPosition | AtPlace
 
 
 def parse_target(text: str, now_ns: int) -> Target:
@@ -61,8 +68,8 @@ def parse_target(text: str, now_ns: int) -> Target:
 
     Args:
         text: ``latest``; a point number (``12`` or ``#12``); a position (``3:1042``); an RFC 3339 time, local
-            when it has no offset; a phrase such as ``10 minutes ago``; or an engine's own name for a place:
-            ``0/3000148`` (also ``lsn:0/3000148``), ``xid:742``, ``name:before-the-upgrade``.
+            when it has no offset; a phrase such as ``10 minutes ago``; or a place of a PostgreSQL log (``0/3000148``,
+            ``xid:1234``, ``name:RESTOREPOINT``).
         now_ns: The present, nanoseconds since 1970 UTC, for relative times.
 
     Raises:
@@ -73,10 +80,12 @@ def parse_target(text: str, now_ns: int) -> Target:
         return Latest()
     if (match := _POINT.fullmatch(text)) is not None:
         return AtPoint(int(match[1]))
+    if (match := _PLACE.fullmatch(text)) is not None:
+        return AtPlace(match[1], match[2].strip())
+    if _LSN.fullmatch(text):
+        return AtPlace("lsn", text)
     if _POSITION.fullmatch(text):
         return AtPosition(Position.parse(text))
-    if _MARK.fullmatch(text):
-        return AtMark(text)
     if (match := _ISO.fullmatch(text)) is not None:
         return AtTime(_iso_ns(text, match))
     # A parser of phrases takes 1:2:3 or -5 for a moment; a slip must not recover the wrong one.

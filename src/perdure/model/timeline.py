@@ -20,7 +20,7 @@ from perdure.model.logs import LogSpan, StoredSegment
 from perdure.model.moments import moment_text
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
-from perdure.model.targets import AtMark, AtPoint, AtPosition, AtTime, Latest, Target
+from perdure.model.targets import AtPlace, AtPoint, AtPosition, AtTime, Latest, Target
 
 __all__ = ["Gap", "ReadSegment", "RecoveryPlan", "Stretch", "Timeline"]
 
@@ -203,8 +203,8 @@ class Timeline:
                 return self._at_point(number)
             case AtPosition(position):
                 return self._at_position(position)
-            case AtMark(text):
-                raise BadInput(f"this source has no names for places in its log, such as {text!r}", code="no-marks")
+            case AtPlace(kind, text):
+                raise BadInput(f"{kind}:{text} has to be looked up in the log first", code="bad-target")
 
     def _latest(self, note: str = "") -> RecoveryPlan:
         if not self.stretches:

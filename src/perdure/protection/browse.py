@@ -10,7 +10,7 @@ from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
 from perdure.protection.image_restore import restore_image
-from perdure.protection.points import resolve_target
+from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.room import refuse_without_room
@@ -53,7 +53,7 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
         NotFound: There is no such target or path.
         Refused: The workload cannot list items, or there is no room for the temporary copy.
     """
-    plan = resolve_target(p, to or Latest())
+    plan = plan_for(p, to or Latest())
     notes = [plan.note] if plan.note else []
     if isinstance(p.workload, FolderWorkload):
         if plan.point.tree is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from perdure.protection.recovery_places import (
     remove,
     sync_path,
 )
-from perdure.workloads.contract import Arranged, DirectoryWorkload, StartedWorkload, Verification
+from perdure.workloads.contract import Arranged, DirectoryWorkload, Verification
 
 __all__ = ["RecoveredDirectory", "check_options", "recover_directory"]
 
@@ -115,8 +115,6 @@ def recover_directory(
         refuse_existing(target)
         partial.rename(target)
         sync_path(target.parent)
-    if isinstance(workload, StartedWorkload):
-        arranged = replace(arranged, notes=(*arranged.notes, *workload.start(target, options)))
     return RecoveredDirectory((target,), size, verification, arranged)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from perdure.model.drills import Drill, DrillStep
 from perdure.model.errors import BadInput, Damaged
 from perdure.model.targets import Target
-from perdure.protection.points import resolve_target
+from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import recover
@@ -51,7 +51,7 @@ def drill(
             code="no-checks",
             hint="run the drill without --check",
         )
-    plan = resolve_target(p, to)
+    plan = plan_for(p, to)
     directory = p.home.cache_dir(p.vault.id) if scratch is None else scratch
     refuse_without_room(directory, plan.point.size, "a drill", "name a larger file system with --scratch")
     began_ns = time.time_ns()

@@ -133,6 +133,13 @@ class LiveSource:
             self.session.maintain(self._ship_one)
             self._reports.keep()
 
+    def report_backup(self) -> None:
+        """Tell an engine that truncates its own log what is durable. Other log is recycled only under a lasting hold:
+        without one its next restart would lose what comes after.
+        """
+        if isinstance(self.session, BackupSession):
+            self.maintain()
+
     def _ship_one(self, segment: LogSegment) -> None:
         self._make_durable(segment)
 

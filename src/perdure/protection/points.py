@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from perdure.model.drills import Drill
-from perdure.model.errors import NotFound
 from perdure.model.logs import LogSpan
 from perdure.model.points import PointKind, RecoveryPoint
 from perdure.model.positions import Position
-from perdure.model.targets import AtMark, AtPosition, Target
-from perdure.model.timeline import RecoveryPlan, Timeline
-from perdure.protection.protected import Protected
+from perdure.model.timeline import Timeline
 from perdure.protection.vault import Vault
-from perdure.workloads.contract import MarkingWorkload
 
-__all__ = ["TimelineRow", "resolve_target", "timeline_of", "timeline_rows"]
+__all__ = ["TimelineRow", "timeline_of", "timeline_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +50,6 @@ class TimelineRow:
 def timeline_of(vault: Vault, source: str) -> Timeline:
     """The timeline of a source id, from the pool's listing."""
     return Timeline(vault.points(source), vault.spans(source), lambda span: vault.segment(source, span))
-
-
-def resolve_target(p: Protected, to: Target) -> RecoveryPlan:
-    """What recovers a target, also one in the words of the source's own engine.
-
-    Raises:
-        NotFound, Refused, BadInput: As :meth:`perdure.model.timeline.Timeline.resolve`.
-        NotFound: The log has no such place (``mark-not-found``).
-    """
-    timeline = timeline_of(p.vault, p.source.id)
-    if isinstance(to, AtMark) and isinstance(p.workload, MarkingWorkload):
-        spans = sorted(p.vault.spans(p.source.id), key=lambda span: span.last, reverse=True)
-        found = p.workload.find_mark(to.text, (p.vault.segment(p.source.id, span) for span in spans))
-        if found is None:
-            raise NotFound(
-                f"the log of {p.source.name!r} in the pool has no place called {to.text!r}",
-                code="mark-not-found",
-                hint="'perdure points' lists what can be recovered",
-            )
-        return timeline.resolve(AtPosition(found))
-    return timeline.resolve(to)
 
 
 def timeline_rows(vault: Vault, source: str, commits: bool = False) -> list[TimelineRow]:

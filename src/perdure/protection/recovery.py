@@ -17,7 +17,7 @@ from perdure.model.targets import Target
 from perdure.model.timeline import RecoveryPlan
 from perdure.protection.directory_recovery import check_options, recover_directory
 from perdure.protection.image_restore import restore_image
-from perdure.protection.points import resolve_target
+from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.recovery_places import (
@@ -32,7 +32,7 @@ from perdure.protection.recovery_places import (
     rename_new,
     sync_path,
 )
-from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, Verification
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, StartedWorkload, Verification
 from perdure.workloads.files.restore import restore_tree
 
 __all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover"]
@@ -112,7 +112,7 @@ def recover(
             "there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes"
         )
     check_options(p, options or {})
-    plan = resolve_target(p, to)
+    plan = plan_for(p, to)
     notes = [plan.note] if plan.note else []
     verification: Verification | None
     if isinstance(p.workload, FolderWorkload):
@@ -162,6 +162,9 @@ def _recover_directory(
     progress: Progress,
 ) -> RecoveryReport:
     done = recover_directory(p, plan, target, verify=verify, options=options, progress=progress)
+    started_notes = (
+        p.workload.start(done.paths[0]) if "start" in options and isinstance(p.workload, StartedWorkload) else ()
+    )
     return RecoveryReport(
         plan.point,
         done.arranged.position or plan.upto,
@@ -170,7 +173,7 @@ def _recover_directory(
         done.size,
         time.monotonic() - started,
         done.verification,
-        ((plan.note,) if plan.note else ()) + done.arranged.notes,
+        ((plan.note,) if plan.note else ()) + done.arranged.notes + started_notes,
     )
 
 

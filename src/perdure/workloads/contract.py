@@ -27,6 +27,7 @@ from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 
 __all__ = [
+    "AdvisingWorkload",
     "Arranged",
     "BackupSession",
     "BaseImage",
@@ -43,8 +44,8 @@ __all__ = [
     "ImageWorkload",
     "LayoutSession",
     "ListingSource",
+    "LocatingWorkload",
     "LogReader",
-    "MarkingWorkload",
     "MovingImage",
     "RestoredItem",
     "Session",
@@ -408,6 +409,15 @@ class DirectoryWorkload(Protocol):
 
 
 @runtime_checkable
+class AdvisingWorkload(Protocol):
+    """A workload that changes nothing at the source itself: it says what a person has to do."""
+
+    def preparation(self, location: str) -> list[str]:
+        """Lines in the source's own language, comments among them."""
+        ...
+
+
+@runtime_checkable
 class SpreadingWorkload(Protocol):
     """An image workload whose image is one file of the pages of many: a recovery spreads them into a directory.
 
@@ -454,30 +464,28 @@ class MovingImage(Protocol):
 
 
 @runtime_checkable
-class MarkingWorkload(Protocol):
-    """An image workload whose engine has names of its own for places in its log."""
+class StartedWorkload(Protocol):
+    """A directory workload that can start its engine on what was recovered (recovery option ``start``)."""
 
-    def find_mark(self, text: str, log: Iterable[StoredSegment]) -> Position | None:
-        """Find a place by what a person wrote after ``--to``, in segments that are given newest first.
+    def start(self, directory: Path) -> tuple[str, ...]:
+        """Start it and wait until it is in service; returns what a person should know.
 
         Raises:
-            BadInput: It is not a name of that kind.
+            Partial: It does not start.
         """
         ...
 
 
 @runtime_checkable
-class StartedWorkload(Protocol):
-    """A directory workload that can bring what was recovered into service."""
+class LocatingWorkload(Protocol):
+    """An image workload in whose log a person may name places in the engine's own words."""
 
-    def start(self, directory: Path, options: Mapping[str, str]) -> tuple[str, ...]:
-        """Start the engine on a recovered directory under its last name and wait until it is usable.
-
-        Returns:
-            What a person should know: where it answers, and how to stop it. Empty if the options ask for none.
+    def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
+        """Find a place in the stored log, which is given oldest first.
 
         Raises:
-            Partial: It does not start; the directory stays.
+            BadInput: There is no such kind of place, or the text is none.
+            NotFound: It is not in the log.
         """
         ...
 

@@ -36,6 +36,9 @@ def protect(
     check: Literal["none", "logs", "all"] | None = None,
     truncate_every: str | None = None,
     snapshot_folder: Path | None = None,
+    warn_at: str | None = None,
+    give_up_at: str | None = None,
+    standby_name: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Register a data source in a pool and make its first replica.
@@ -46,16 +49,19 @@ def protect(
 
         perdure protect sqlite:/srv/app.db --pool /mnt/backup/pool
         perdure protect files:/srv/share --pool /mnt/backup/pool --as share --exclude '*.tmp' --exclude cache/
+        perdure protect postgresql://backup@localhost/postgres --pool /mnt/backup/pool --as main
         perdure protect exchange:/srv/EX1 --copy /srv/EX2 --database 'Mailboxes 1' --pool /mnt/backup/pool
 
     Args:
-        location: The kind of data source and where it lies, as sqlite:PATH, files:PATH or exchange:FOLDER.
+        location: The kind of data source and where it lies, as sqlite:PATH, files:PATH, exchange:FOLDER,
+            postgresql://USER@HOST:PORT/DATABASE or postgresql:service=NAME.
         pool: The directory that the storage pool lies in, or its URL.
         name: The name to call the data source by; without it the last part of its path is taken.
         exclude: Leave out what matches this pattern; may be given several times, written as in .gitignore (files only).
         include: Take only what matches this pattern; may be given several times (files only).
         express_full_every: The time between two express fulls while watching; an hour unless given (databases only).
         prepare: Make the source protectable where that takes a change, such as switching a SQLite database to WAL mode.
+            For PostgreSQL nothing is changed and nothing protected: the SQL is printed that a superuser has to execute.
         watch: Go on protecting it continuously, as perdure watch does, with no moment between in which it is not held.
         database: Which database of the store is meant, by name, GUID or file name (Exchange only).
         copy: The folder of another node with a copy of the same database; may be given several times (Exchange only).
@@ -65,6 +71,10 @@ def protect(
             images for only then, never for a database whose log another product truncates (Exchange only).
         snapshot_folder: Where a snapshot that has to be a copy is kept; beside the database unless given
             (Exchange only).
+        warn_at: How much WAL a server may keep for perdure before status warns; 1GB unless given (PostgreSQL only).
+        give_up_at: How much WAL a server may keep for perdure before the replication slot is dropped, rather than that
+            its disk fills up; never unless given (PostgreSQL only).
+        standby_name: The application name by which synchronous_standby_names may know perdure (PostgreSQL only).
     """
     from perdure.protection import image_verbs
     from perdure.protection.pool_inside import refuse_pool_inside
@@ -78,12 +88,21 @@ def protect(
         "check": check,
         "truncate-every": truncate_every,
         "snapshot-folder": None if snapshot_folder is None else str(snapshot_folder.absolute()),
+        "warn-at": warn_at,
+        "give-up-at": give_up_at,
+        "application-name": standby_name,
     }
     options |= {key: [value] for key, value in given.items() if value is not None}
     if copy:
         options["copy"] = list(copy)
     if express_full_every is not None:
         options["express-full-every"] = [f"{seconds_of(express_full_every, '--express-full-every'):g}s"]
+    if prepare and (statements := _preparation(kind, place)) is not None:
+        if common.json:
+            print_json({"location": location, "sql": statements})
+        else:
+            print_lines(statements)
+        return 0
     with Session(common) as session:
         vault = session.pool_at(pool)
         if kind == "files" and vault.storage.capabilities.local:
@@ -110,3 +129,12 @@ def protect(
         ]
     )
     return 0
+
+
+def _preparation(kind: str, place: str) -> list[str] | None:
+    """What a person has to do to the source, of a kind that perdure does not prepare itself."""
+    from perdure.protection.protected import workload_for
+    from perdure.workloads.contract import AdvisingWorkload
+
+    workload = workload_for(kind)
+    return workload.preparation(place) if isinstance(workload, AdvisingWorkload) else None

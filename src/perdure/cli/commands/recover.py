@@ -38,6 +38,8 @@ def recover(
     layout: Literal["alternate", "recovery-database"] | None = None,
     roll_forward: bool = False,
     clean: bool = False,
+    port: int | None = None,
+    start: bool = False,
     pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
@@ -52,12 +54,13 @@ def recover(
         perdure recover app --to '2026-03-01 14:05:00' --target /tmp/app.db
         perdure recover share --to '10 minutes ago' --target /tmp/share --item reports/2026
         perdure recover app --to '#12' --in-place --yes
+        perdure recover main --to 0/5A3F120 --target /srv/main-recovered --port 5433 --start
         perdure recover mailboxes --to latest --target /srv/rdb --layout recovery-database --roll-forward
 
     Args:
         name: The data source.
         to: The moment, as latest, a time (RFC 3339, or a phrase such as '10 minutes ago'), a recovery point's number,
-            or a log position.
+            a log position, or for PostgreSQL an LSN, xid:NUMBER or name:RESTOREPOINT.
         target: Where the recovered data goes.
         item: Recover only this file or folder inside the source; may be given several times (files only).
         in_place: Replace the source itself.
@@ -67,6 +70,8 @@ def recover(
             commands to mount it printed (Exchange only).
         roll_forward: Add the log that survived in production and is newer than the pool's (Exchange only).
         clean: Replay the log here, to a database in clean shutdown that needs no log any more (Exchange only).
+        port: The port of the recovered server; as in its configuration unless given (PostgreSQL only).
+        start: Start the recovered server and wait until it takes writes (PostgreSQL only).
         pool: Recover from the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     if (target is None) != in_place:
@@ -85,6 +90,7 @@ def recover(
     from perdure.protection import recovery
 
     options = {"layout": layout or "", "roll-forward": "yes" if roll_forward else "", "clean": "yes" if clean else ""}
+    options |= {"port": "" if port is None else str(port), "start": "yes" if start else ""}
     moment = parse_target(to, time.time_ns())
     with Session(common) as session:
         protected = session.protected(name, pool)

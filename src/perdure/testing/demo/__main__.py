@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from perdure.testing.demo.failing import DemoFailed
+from perdure.testing.demo.mailbox_act import MailboxPlan, play_mailboxes
+from perdure.testing.demo.mailbox_report import show_mailbox_report
 from perdure.testing.demo.report import show_report
 from perdure.testing.demo.scene import Plan, play
 from perdure.testing.demo.showing import Show
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=300, help="mail store in MiB (default 300)")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of the load (default 40)")
     parser.add_argument("--express-full-every", type=float, default=12.0, help="seconds between them (default 12)")
+    parser.add_argument("--act", choices=("1", "2", "all"), default="1", help="1: SQLite, 2: Exchange (default 1)")
     given = parser.parse_args(arguments)
     if given.dir is not None and given.dir.exists() and any(given.dir.iterdir()):
         parser.error(f"{given.dir} is not empty")
@@ -44,7 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     keep = given.keep or given.dir is not None
     try:
         _must_have_room(folder, plan.size * _ROOM)
-        show_report(play(plan, Show(console)), console)
+        show = Show(console)
+        if given.act != "2":
+            show_report(play(plan, show), console)
+        if given.act != "1":
+            console.rule("A mailbox database")
+            mailboxes = MailboxPlan(folder, seed, size=plan.size)
+            show_mailbox_report(play_mailboxes(mailboxes, show), console)
     except DemoFailed as failure:
         keep = True
         console.print(f"\n[bold red]FAILED[/bold red] (seed {seed}): {failure}", highlight=False)

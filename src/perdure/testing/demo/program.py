@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,9 +14,18 @@ from typing import Any
 
 from perdure.testing.demo.failing import DemoFailed
 
-__all__ = ["Answer", "Program"]
+__all__ = ["Answer", "Program", "new_program"]
 
 _LONGEST_REASON = 500
+
+
+def new_program(folder: Path) -> Program:
+    """Perdure with a home and a passphrase in a folder; they are made if they are not there yet."""
+    passphrase = folder / "passphrase"
+    if not passphrase.exists():
+        passphrase.touch(mode=0o600)
+        passphrase.write_text(secrets.token_urlsafe(24) + "\n")
+    return Program(folder / "home", passphrase, folder / "perdure.stderr")
 
 
 @dataclass(frozen=True, slots=True)

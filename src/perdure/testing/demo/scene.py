@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any
 from perdure.testing.demo.answers import LOG, PointAnswer, commits, full_points, point, shipments
 from perdure.testing.demo.failing import DemoFailed
 from perdure.testing.demo.lag import Lag, Line, measure
-from perdure.testing.demo.program import Program
+from perdure.testing.demo.program import Program, new_program
 from perdure.testing.demo.recovering import Recovered, Wanted, recover
 from perdure.testing.demo.showing import Show
 from perdure.testing.demo.watching import Watch
@@ -147,10 +146,7 @@ def play(plan: Plan, show: Show) -> Outcome:
 
 def _prepared(plan: Plan, show: Show, database: Path, book: Path, pool: Path) -> Program:
     """A filled mail store and an empty pool."""
-    passphrase = plan.folder / "passphrase"
-    passphrase.touch(mode=0o600)
-    passphrase.write_text(secrets.token_urlsafe(24) + "\n")
-    program = Program(plan.folder / "home", passphrase, plan.folder / "perdure.stderr")
+    program = new_program(plan.folder)
     with show.measuring(f"filling a mail store of {plan.size // _MIB} MiB", plan.size) as tick:
         fill(database, book, size=plan.size, seed=plan.seed, progress=tick)
     with show.working("perdure pool create"):

@@ -18,6 +18,7 @@ from perdure.testing.information_store.disk import Disk
 from perdure.testing.information_store.header_fields import (
     NOWHERE,
     AttachedDatabase,
+    BackupStamp,
     CheckpointFields,
     DatabaseFields,
     LogFields,
@@ -46,7 +47,7 @@ JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 
 _TRANSACTION_STEP = 4
 _SYSTEM_PROCESS = 1
-_CIRCULAR_NOW = 2
+_CIRCULAR_NOW, _WAS_CIRCULAR = 2, 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class EngineSettings:
         base: First three letters of the names of its logs.
         page_size: Of its databases, bytes.
         circular: Whether it deletes logs that no recovery of its own needs.
+        was_circular: Whether it once did.
         checkpoint_depth: Log generations after which a changed page is written at the latest.
         log_resilience: Newest generations that may be lost without making a database unusable.
         initial_pages: Of a new database.
@@ -76,9 +78,10 @@ class EngineSettings:
     cached_pages: int = 4096
     write_chance: float = 0.05
     seed: int = 0
+    was_circular: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Engine:
     """The engine. Everything that changes it happens inside of :meth:`operating`.
 
@@ -150,9 +153,23 @@ class Engine:
 
     def start(self, previous: PreviousLog | None = None) -> None:
         """Begin to write: a new stream, or the generation after the last one of a stream."""
-        self.stream.begin(previous or PreviousLog())
+        if not self.stream.generation:
+            self.stream.begin(previous or PreviousLog())
         self.append(log.initialise(self._parameters(), log_time_bytes(self.clock())))
         self.make_durable()
+
+    def resume(self, previous: PreviousLog) -> None:
+        """Begin the generation after the last one of a stream, to end its recovery in it."""
+        self._created[previous.generation] = previous.created
+        self.stream.begin(previous)
+
+    def adopt(self, name: str, path: Path, guid: str, schemas: dict[str, TableSchema]) -> MountedDatabase:
+        """Open a database that is being recovered, as it is attached in the log."""
+        fields = self.read_fields(path, self.settings.page_size)
+        store = self._store(path, fields, path.stat().st_size // fields.page_size - 2)
+        self._version = max(self._version, 1 << 30)
+        adopted = self.databases[name] = MountedDatabase.open(name, path, guid, store, schemas)
+        return adopted
 
     def session(self) -> Session:
         """A new session."""
@@ -204,7 +221,11 @@ class Engine:
         """Mount a clean database of this stream."""
         fields = self.read_fields(path, self.settings.page_size)
         assert fields.state == CLEAN, f"{path} is not clean: it has to be recovered first"
-        assert fields.log_signature == self.signature, f"{path} belongs to another log stream"
+        if fields.log_signature != self.signature:
+            # A clean database may join another stream; what its header says of backups was about the old one.
+            fields.log_signature = self.signature
+            fields.consistent, fields.consistent_time = NOWHERE, bytes(8)
+            fields.full = fields.incremental = fields.copy = BackupStamp()
         fields.dbid = self._free_dbid()
         store = self._store(path, fields, path.stat().st_size // fields.page_size - 2)
         record = log.attach_database(
@@ -380,11 +401,10 @@ class Engine:
                 tree = version.tree
                 assert isinstance(tree, Tree)
                 for page in pages:
-                    if page.objid != tree.objid or not page.leaf or database.file.page(page.number) is not page:
-                        continue
-                    line = tree.is_on(page, version.bookmark)
-                    if line is not None:
-                        tree.log_before(tree.locks[version.bookmark], version, page, line)
+                    # The node may have moved to another page since; what counts is where it was changed.
+                    if page.number == version.page and database.file.page(page.number) is page:
+                        line = tree.is_on(page, version.bookmark) if page.leaf and page.objid == tree.objid else None
+                        tree.log_before(tree.locks[version.bookmark], version, page, line or 0)
                         break
         if self.stream.flushed != self.stream.end:
             self.make_durable()
@@ -440,7 +460,8 @@ class Engine:
             previous_created=previous.created,
             previous_segments=previous.checksums,
             checkpoint=self.checkpoint,
-            flags=_CIRCULAR_NOW if self.settings.circular else 0,
+            flags=(_CIRCULAR_NOW if self.settings.circular else 0)
+            | (_WAS_CIRCULAR if self.settings.was_circular else 0),
             attached=self._attached(),
         )
 

@@ -16,7 +16,7 @@ _HEADER_PAGES = 2
 _BATCH = 32
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PagedFile:
     """The pages of one database.
 

@@ -1,114 +1,132 @@
-"""Making a restored directory one that a server starts from, and that ends where it was asked to."""
+"""Making a restored directory one that a server starts from: links, configuration, recovery settings, manifest."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from perdure.model.errors import BadInput, Damaged, Refused
+from perdure.model.errors import BadInput, Refused
 from perdure.model.positions import Position
-from perdure.workloads.contract import Arranged
-from perdure.workloads.postgresql.configuration import add_settings, place_outside_files, recovery_settings
 from perdure.workloads.postgresql.listing import Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn
 from perdure.workloads.postgresql.manifest import write_manifest
-from perdure.workloads.postgresql.programs import require_programs
-from perdure.workloads.postgresql.provenance import provenance_lines, read_provenance
-from perdure.workloads.postgresql.running import start_for_good
 from perdure.workloads.postgresql.spreading import KEPT_LISTING
 
-__all__ = ["RECOVERY_OPTIONS", "arrange_directory", "parse_port", "refuse_in_place", "start_directory"]
+__all__ = ["arrange_directory"]
 
-RECOVERY_OPTIONS = frozenset({"port", "start"})
+PARTIAL = ".perdure-partial"
 
-_START_S = 24 * 3600.0
-"""Replay may take long; what a server that hangs looks like is for a person to judge."""
+_ELSEWHERE = re.compile(
+    r"^\s*(data_directory|hba_file|ident_file|external_pid_file|include_dir|include_if_exists|include)\b", re.MULTILINE
+)
+_NAME = re.compile(r"[0-9]{1,5}")
 
-NOTHING_MORE = "false"
-"""All WAL that belongs to the target is in the directory: more must not be fetched."""
 
+def arrange_directory(
+    directory: Path, upto: Position | None, timeline: int | None, options: Mapping[str, str]
+) -> tuple[Listing, tuple[str, ...]]:
+    """Finish a restored directory.
 
-def arrange_directory(directory: Path, upto: Position | None, options: Mapping[str, str]) -> Arranged:
-    """See :meth:`perdure.workloads.contract.DirectoryWorkload.arrange`.
+    Args:
+        directory: The data directory; its name ends in ``.perdure-partial`` and will not.
+        upto: Where its WAL ends.
+        timeline: The timeline there; the image's if ``None``.
+        options: ``port``.
 
-    All WAL up to the target lies in ``pg_wal`` and ends there, so that replay ends there too, and needs no pool.
+    Returns:
+        The image's listing, and what a person should know.
 
     Raises:
-        BadInput: An option cannot be understood.
-        Damaged: The directory was not restored from an image.
+        Refused: The directory for its tablespaces exists.
+        BadInput: An option makes no sense.
     """
-    port = parse_port(options)
     kept = directory / KEPT_LISTING
-    try:
-        listing = decode_listing(kept.read_bytes())
-    except FileNotFoundError as error:
-        raise Damaged("the image holds no listing", code="damaged-listing") from error
+    listing = decode_listing(kept.read_bytes())
     kept.unlink()
-    place_outside_files(directory, listing)
-    write_manifest(directory, listing)
-    add_settings(directory, recovery_settings(NOTHING_MORE, port), provenance_lines(listing))
-    (directory / "recovery.signal").touch(mode=0o600)
-    owned = _give_to_owner(directory, listing)
-    reached = format_lsn(listing.stop if upto is None else upto.place)
-    notes = [
-        f"a PostgreSQL {listing.major} data directory; the server replays its WAL up to {reached} when it starts",
-        (
-            "archive_mode, synchronous_standby_names and primary_conninfo are off in postgresql.auto.conf: "
-            "set them again when this becomes the production server"
-        ),
-    ]
-    if not owned:
-        notes.append(
-            f"the server's user has to own it: the files belonged to user {listing.owner[0]}, group {listing.owner[1]}"
+    notes: list[str] = []
+    spaces = _place_tablespaces(listing, directory, notes)
+    try:
+        _configuration(listing, directory, notes)
+        _recovery_settings(directory, timeline or listing.timeline, options)
+        write_manifest(directory, listing)
+        for place in (directory, spaces):
+            _give_to_owner(place, listing.owner)
+    except BaseException:
+        shutil.rmtree(spaces, ignore_errors=True)
+        raise
+    reached = upto.place if upto is not None else listing.stop
+    notes.append(f"its WAL ends at {format_lsn(reached)}; when it starts, it begins a timeline of its own there")
+    return listing, tuple(notes)
+
+
+def _place_tablespaces(listing: Listing, directory: Path, notes: list[str]) -> Path:
+    """Tablespaces go beside the directory, never to where the source has its own."""
+    final = directory.with_name(directory.name.removesuffix(PARTIAL))
+    beside = final.with_name(f"{final.name}.tablespaces")
+    links = directory / "pg_tblspc"
+    found = sorted(path for path in links.iterdir() if path.is_dir()) if links.is_dir() else []
+    if not found:
+        return beside
+    if beside.exists():
+        raise Refused(
+            f"the directory {beside} for the tablespaces exists; nothing was written",
+            code="target-exists",
+            hint="move it away, or choose another target",
         )
-    return Arranged(notes=tuple(notes))
+    beside.mkdir(mode=0o700)
+    names = {str(oid): name for oid, name, _ in listing.tablespaces}
+    for path in found:
+        shutil.move(path, beside / path.name)
+        path.symlink_to(beside / path.name)
+        notes.append(f"tablespace {names.get(path.name, path.name)} is in {beside / path.name}")
+    return beside
 
 
-def start_directory(directory: Path, options: Mapping[str, str]) -> tuple[str, ...]:
-    """See :meth:`perdure.workloads.contract.StartedWorkload.start`."""
-    if not options.get("start"):
-        return ()
-    origin = read_provenance(directory)
-    programs = require_programs(origin.major, origin.programs)
-    seconds = start_for_good(programs, directory, _START_S)
-    port = options.get("port") or "the port of its configuration"
-    return (
-        f"the server runs on port {port}; it took {seconds:.1f} s to replay its WAL and take writes",
-        f"stop it with: {programs.path('pg_ctl')} -D {directory} stop",
-    )
+def _configuration(listing: Listing, directory: Path, notes: list[str]) -> None:
+    """Configuration that the source keeps elsewhere goes into the directory, without leading elsewhere."""
+    for name, content in listing.outside.items():
+        text = content.decode("utf-8", "surrogateescape")
+        if name == "postgresql.conf":
+            text = _ELSEWHERE.sub(lambda match: f"#{match[0].lstrip()}", text)
+        (directory / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    if listing.outside:
+        notes.append("its configuration lay elsewhere; a copy without includes is in the directory")
 
 
-def parse_port(options: Mapping[str, str]) -> int | None:
-    """The port that was asked for.
+def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str]) -> None:
+    settings = {
+        # All WAL that recovery needs is in pg_wal, and it ends at the target.
+        "restore_command": "false",
+        "recovery_target_timeline": str(timeline),
+        "recovery_target": "",
+        "recovery_target_lsn": "",
+        "recovery_target_name": "",
+        "recovery_target_time": "",
+        "recovery_target_xid": "",
+        # A copy must not write into the archive of its origin.
+        "archive_mode": "off",
+    }
+    if "port" in options:
+        if not _NAME.fullmatch(options["port"]) or not 0 < int(options["port"]) < 65536:
+            raise BadInput(f"{options['port']!r} is not a port", code="bad-port", hint="give a number up to 65535")
+        settings["port"] = options["port"]
+    path = directory / "postgresql.auto.conf"
+    before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+    lines = ["# written by perdure recover", *(f"{name} = '{value}'" for name, value in settings.items())]
+    text = before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n"
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    path.chmod(0o600)
+    (directory / "recovery.signal").touch(mode=0o600)
 
-    Raises:
-        BadInput: It is none.
-    """
-    text = options.get("port", "")
-    if not text:
-        return None
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise BadInput(f"{text!r} is not a port", code="bad-port", hint="give a number from 1 to 65535")
-    return int(text)
 
-
-def _give_to_owner(directory: Path, listing: Listing) -> bool:
-    """The server runs as the owner of its files; only root can give them away."""
-    user, group = listing.owner
-    if os.geteuid() != 0:
-        return os.geteuid() == user
-    for parent, folders, files in os.walk(directory):
-        for name in (*folders, *files):
-            os.chown(Path(parent) / name, user, group, follow_symlinks=False)
-    os.chown(directory, user, group)
-    return user != 0
-
-
-def refuse_in_place(location: str) -> Refused:
-    """Why a cluster is not recovered in place."""
-    return Refused(
-        f"a PostgreSQL cluster is not recovered over its own data directory ({location})",
-        code="no-in-place",
-        hint="recover it to a new directory with --target, stop the old server, and let the new one take its place",
-    )
+def _give_to_owner(place: Path, owner: tuple[int, int]) -> None:
+    """Only root can; whoever else recovers is the owner."""
+    if os.geteuid() != 0 or not place.exists():
+        return
+    os.chown(place, *owner)
+    for folder, names, files in os.walk(place):
+        for name in (*names, *files):
+            os.chown(Path(folder) / name, *owner, follow_symlinks=False)

@@ -23,7 +23,7 @@ from perdure.workloads.postgresql.blocks import BLOCK, BlockChanges
 from perdure.workloads.postgresql.chain import ChainToken, encode_token
 from perdure.workloads.postgresql.changes import DIGEST, ChangedPages, all_virtual, digests_of, is_tracked
 from perdure.workloads.postgresql.cluster import Cluster
-from perdure.workloads.postgresql.connecting import Sql, connect
+from perdure.workloads.postgresql.connecting import Sql, connect, server_sentence
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.image import ClusterImage, Ended, PagesReader
 from perdure.workloads.postgresql.layout import Allocation, pages_of, place_files
@@ -86,7 +86,9 @@ def local_image(
         held.callback(spool.close)
         log.follower.attach(spool)
         held.callback(log.follower.detach, spool)
-        draft = _Draft(data, cluster, start, sql=sql, log=log, spool=spool, durable=durable)
+        # What the WAL up to here changes is known then: from the pool what is shipped, from memory the rest.
+        log.follower.catch_up(start)
+        draft = _Draft((data, cluster), start, sql, log, spool, durable=durable)
         yield _while_answering(log.follower, lambda: draft.image(base))
 
 
@@ -96,10 +98,7 @@ def _start(sql: Sql) -> str:
 
 
 def _while_answering(follower: Follower, work: Callable[[], _Result]) -> _Result:
-    """Do work in another thread, while this one tells the server that the stream is still wanted.
-
-    Nothing is received meanwhile: the stream has to stand where it stood before the backup was started.
-    """
+    """Do work in another thread, while this one tells the server that the stream is still wanted."""
     with ThreadPoolExecutor(1, thread_name_prefix="backup") as beside:
         future = beside.submit(work)
         while not wait([future], timeout=_ANSWER_S).done:
@@ -132,13 +131,25 @@ class _Look:
     changed: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """The end of a backup: the control file before it, its LSN, the two files for recovery, the server's clock."""
+
+    control: bytes
+    stop: int
+    label: str
+    tablespace_map: str
+    time_ns: int
+
+
 class _Draft:
     """An image in the making."""
 
     def __init__(
-        self, data: Path, cluster: Cluster, start: int, *, sql: Sql, log: LogHolder, spool: Spool, durable: bool
+        self, cluster: tuple[Path, Cluster], start: int, sql: Sql, log: LogHolder, spool: Spool, *, durable: bool
     ) -> None:
-        self._data, self._cluster, self._start = data, cluster, start
+        self._data, self._cluster = cluster
+        self._start = start
         self._sql, self._log, self._spool, self._durable = sql, log, spool, durable
         self._scanned_ns = 0
 
@@ -174,6 +185,7 @@ class _Draft:
             # (pg_checksums changes every page of a stopped cluster, and logs nothing.)
             since = [decode_changes(before.during)]
             since += [decode_changes(decode_index(segment.index).changes) for segment in base.log()]
+            since.append(self._log.follower.pending.changes)
             changed = self._changed(found, allocation, digests, ChangedPages(joined_changes(since), old))
         return _Look(found, allocation, digests, changed)
 
@@ -216,30 +228,29 @@ class _Draft:
     def _end(self, look: _Look, pages: PagesReader) -> Ended:
         """End the backup; the control file is read last, as in every base backup."""
         pages.close()
+        stopped = self._stop()
+        position, token = self._log.wait_for(stopped.stop, durable=self._durable)
+        listing = encode_listing(self._listing(look, pages, stopped))
+        return Ended(position, encode_token(token), stopped.time_ns, listing, self._spool)
+
+    def _stop(self) -> _Stopped:
         control = _stable(self._data / CONTROL)
         try:
             lsn, label, spaces = self._sql.execute(
                 "SELECT * FROM pg_backup_stop(wait_for_archive => false)"
             ).fetchall()[0]
-            now = self._sql.execute("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint").fetchall()[0][0]
+            (now_us,) = self._sql.execute(
+                "SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint"
+            ).fetchall()[0]
         except psycopg.Error as error:
             raise SourceUnusable(
-                f"the server ended the backup: {' '.join(str(error).split())}", code="server-gone"
+                f"the server ended the backup: {server_sentence(error)}", code="server-gone"
             ) from error
-        stop = parse_lsn(lsn)
-        position, token = self._log.wait_for(stop, durable=self._durable)
-        listing = self._listing(
-            look, pages, control, label=label, spaces=spaces or "", stop=stop, now_ns=int(now) * 1000
-        )
-        size = self._cluster.number("wal_segment_size")
-        wal_size = segment_start(stop - 1, size) + size - self._spool.begin
-        return Ended(position, encode_token(token), int(now) * 1000, encode_listing(listing), self._spool, wal_size)
+        return _Stopped(control, parse_lsn(lsn), label, spaces or "", int(now_us) * 1000)
 
-    def _listing(
-        self, look: _Look, pages: PagesReader, control: bytes, *, label: str, spaces: str, stop: int, now_ns: int
-    ) -> Listing:
-        checkpoint = _CHECKPOINT.search(label)
-        timeline = _TIMELINE.search(label)
+    def _listing(self, look: _Look, pages: PagesReader, stopped: _Stopped) -> Listing:
+        checkpoint = _CHECKPOINT.search(stopped.label)
+        timeline = _TIMELINE.search(stopped.label)
         status = self._data.stat()
         return Listing(
             version=VERSION,
@@ -249,13 +260,13 @@ class _Draft:
             segment_size=self._cluster.number("wal_segment_size"),
             start=self._start,
             checkpoint=parse_lsn(checkpoint[1]) if checkpoint else self._start,
-            stop=stop,
+            stop=stopped.stop,
             wal_begin=self._spool.begin,
-            stopped_ns=now_ns,
+            stopped_ns=stopped.time_ns,
             checksums=self._checksums,
-            label=label,
-            tablespace_map=spaces,
-            control=control,
+            label=stopped.label,
+            tablespace_map=stopped.tablespace_map,
+            control=stopped.control,
             directories=list(look.found.directories),
             files=[
                 ListedFile(
@@ -275,7 +286,7 @@ class _Draft:
             during=encode_changes(joined_changes([BlockChanges(np.empty(0, BLOCK), (), ()), *self._spool.changes])),
             bin=_programs(self._data),
             owner=(status.st_uid, status.st_gid),
-            superuser=self._cluster.first_role,
+            superuser=self._cluster.owner,
         )
 
     def _settled(self, file: FoundFile, digests: bytes) -> bytes:
@@ -303,11 +314,6 @@ class _Draft:
             if named and Path(named).parent.resolve() != self._data.resolve():
                 with contextlib.suppress(OSError):
                     found[name] = Path(named).read_bytes()
-                    if name == "postgresql.conf":
-                        found |= {
-                            f"conf.d/{path.name}": path.read_bytes()
-                            for path in sorted((Path(named).parent / "conf.d").glob("*.conf"))
-                        }
         return found
 
     def _history(self) -> bytes:

@@ -56,6 +56,15 @@ class BlockChanges:
     databases: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Reading:
+    """How far the headers of records are read: the next one's offset, bytes of data seen, the relation named last."""
+
+    at: NDArray[np.int64]
+    data: NDArray[np.int64]
+    relation: NDArray[np.uint32]
+
+
 def changed_blocks(records: Records) -> BlockChanges:
     """Find what records change."""
     limits: set[Limit] = set()
@@ -106,7 +115,7 @@ def _block_references(records: Records) -> NDArray[np.void]:
     at = records.offsets + RECORD_HEADER
     end = records.offsets + records.lengths
     data = np.zeros(len(records), np.int64)
-    relation = np.zeros((len(records), 3), np.uint32)
+    state = _Reading(at, data, np.zeros((len(records), 3), np.uint32))
     active = np.flatnonzero(end - at > 0)
     found: list[NDArray[np.void]] = []
     while len(active):
@@ -117,7 +126,7 @@ def _block_references(records: Records) -> NDArray[np.void]:
         is_block = kind <= _LAST_BLOCK_ID
         rows, here = active[is_block], here[is_block]
         if len(rows):
-            found.append(_one_round(content, rows, here, at=at, data=data, relation=relation))
+            found.append(_one_round(content, rows, here, state))
         active = active[is_block | (skipped > 0)]
         active = active[end[active] - at[active] > data[active]]
     return np.concatenate(found) if found else np.empty(0, BLOCK)
@@ -127,12 +136,10 @@ def _one_round(
     content: NDArray[np.uint8],
     rows: NDArray[np.int64],
     here: NDArray[np.int64],
-    *,
-    at: NDArray[np.int64],
-    data: NDArray[np.int64],
-    relation: NDArray[np.uint32],
+    state: _Reading,
 ) -> NDArray[np.void]:
     """Read one block header of each of some records, and move on behind it."""
+    at, data, relation = state.at, state.data, state.relation
     flags = content[here + 1]
     data[rows] += _u16(content, here + 2)
     place = here + 4

@@ -57,7 +57,7 @@ class Cluster:
         size: Bytes of all databases, as far as the role may know; 0 if not.
         tablespaces: Those besides the two that are always there.
         started: When the server was started, seconds since 1970 UTC.
-        first_role: The superuser that initdb made.
+        owner: The role that owns the cluster.
     """
 
     system: str
@@ -70,7 +70,7 @@ class Cluster:
     size: int
     tablespaces: tuple[Tablespace, ...]
     started: int
-    first_role: str = "postgres"
+    owner: str
 
     @property
     def major(self) -> int:
@@ -91,9 +91,10 @@ def look_at_cluster(connection: Sql) -> Cluster:
     rows = connection.execute(
         "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", (list(_SETTINGS),)
     ).fetchall()
-    user, superuser, replication, recovering, started = connection.execute(
+    user, superuser, replication, recovering, started, owner = connection.execute(
         "SELECT rolname, rolsuper, rolreplication, pg_is_in_recovery(),"
-        " extract(epoch from pg_postmaster_start_time())::bigint FROM pg_roles WHERE rolname = current_user"
+        " extract(epoch from pg_postmaster_start_time())::bigint, (SELECT rolname FROM pg_roles WHERE oid = 10)"
+        " FROM pg_roles WHERE rolname = current_user"
     ).fetchall()[0]
     spaces = connection.execute(
         "SELECT spcname, oid::bigint, pg_tablespace_location(oid) FROM pg_tablespace"
@@ -111,7 +112,7 @@ def look_at_cluster(connection: Sql) -> Cluster:
         _size(connection),
         tuple(Tablespace(*row) for row in spaces),
         int(started),
-        str(connection.execute("SELECT rolname FROM pg_roles WHERE oid = 10").fetchall()[0][0]),
+        owner,
     )
 
 

@@ -82,6 +82,11 @@ class PendingWal:
         return len(self._raw)
 
     @property
+    def changes(self) -> BlockChanges:
+        """The blocks that its records change."""
+        return joined_changes([batch.changes for batch in self._batches])
+
+    @property
     def walked(self) -> int:
         """LSN up to which whole records are here."""
         return self._batches[-1].end if self._batches else self.position.place
@@ -93,7 +98,11 @@ class PendingWal:
             self._raw += memoryview(data)[max(0, skip) :]
 
     def add_records(self, records: Records, seen_ns: int) -> BlockChanges:
-        """Take in the records of these bytes, those before the position left out; returns what they change."""
+        """Take in the records of these bytes, those before the position left out.
+
+        Returns:
+            The blocks that they change.
+        """
         changes = changed_blocks(records)
         if records.ends[-1] <= self.position.place:
             return changes

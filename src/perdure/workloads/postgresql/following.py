@@ -26,7 +26,7 @@ MOST_PENDING = 64 << 20
 """No more WAL than this is held in memory; the server keeps the rest."""
 
 _AT_ONCE = 8 << 20
-_FIRST_RECORD_S = 60.0
+_SILENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Follower:
     Attributes:
         pending: What is not in the pool yet.
         received: LSN up to which bytes have come in.
+        goal: LSN that was flushed when following began: whoever ships the log ships it at least up to there.
         backup_ends: Continuity tokens at the ends of backups, by LSN, while an image is made.
     """
 
@@ -63,7 +64,7 @@ class Follower:
         self._walker = RecordWalker(segment_size, 0, synchronized=True)
         self._switch: _Switch | None = None
         self._expected: tuple[int, ChainToken] | None = None
-        self.received = 0
+        self.received = self.goal = 0
         self._spools: list[Spool] = []
         self.backup_ends: dict[int, ChainToken] = {}
 
@@ -75,11 +76,12 @@ class Follower:
         page = identity.flushed // PAGE * PAGE
         self._walker = RecordWalker(self._segment_size, page, synchronized=False)
         self._switch = self._expected = None
+        self.received, self.goal = page, identity.flushed
         token = ChainToken(self._system, identity.timeline, 0, 0, 0)
         _, history = self._replication.history(identity.timeline)
         self._start(page, identity.timeline)
         raw: list[Received] = []
-        deadline = time.monotonic() + _FIRST_RECORD_S
+        deadline = time.monotonic() + _SILENCE_S
         while self._walker.next_record is None:
             self._replication.wait(0.1)
             raw += self._take_raw()
@@ -115,19 +117,33 @@ class Follower:
                 code="server-set-back",
             )
         begin = token.record or position.place
+        self.received = begin
         self._walker = RecordWalker(self._segment_size, begin, synchronized=True)
         self._expected = (position.place, token) if token.record else None
         self._switch = None
         self.pending = PendingWal(position, token, self._segment_size)
         self._start(begin, token.timeline)
-        self._first_look(begin, identity.flushed)
+        # Only what comes shows whether the server still has this WAL.
+        self.catch_up(min(identity.flushed, position.place))
+        self.goal = identity.flushed
 
-    def _first_look(self, begin: int, flushed: int) -> None:
-        """Wait for the first bytes, since only they show whether the server still has this WAL."""
-        deadline = time.monotonic() + _FIRST_RECORD_S
-        while self._expected is not None and begin < flushed and self._switch is None:
-            self._replication.wait(0.1)
-            self.receive()
+    def catch_up(self, lsn: int, *, bounded: bool = False) -> None:
+        """Receive until everything up to an LSN is here.
+
+        Args:
+            lsn: Flushed on the server already.
+            bounded: Stop sooner when there is enough for a segment.
+        """
+        deadline = time.monotonic() + _SILENCE_S
+        while self.received < lsn and self._switch is None:
+            if bounded and self.pending.size >= MOST_PENDING // 2:
+                return
+            before = self.received
+            self.receive(bounded=bounded)
+            if self.received > before:
+                deadline = time.monotonic() + _SILENCE_S
+            elif self._switch is None:
+                self._replication.wait(0.1)
             if time.monotonic() > deadline:
                 raise SourceUnusable("the server sent no WAL for a minute", code="server-gone")
 
@@ -145,14 +161,17 @@ class Follower:
 
     # --- following -------------------------------------------------------------------------------
 
-    def receive(self) -> None:
+    def receive(self, *, bounded: bool = True) -> None:
         """Take in what has arrived.
+
+        Args:
+            bounded: Hold no more than so much in memory.
 
         Raises:
             TrackingLost: The WAL that comes next is gone, or is not what belongs there.
             SourceUnusable: The server is gone.
         """
-        if self.pending.size >= MOST_PENDING or self._switch is not None:
+        if (bounded and self.pending.size >= MOST_PENDING) or self._switch is not None:
             return
         raw = self._take_raw()
         for received in raw:

@@ -42,7 +42,6 @@ class Ended:
         time_ns: The server's clock, nanoseconds since 1970 UTC.
         listing: The encoded listing.
         wal: The WAL that makes the pages consistent.
-        wal_size: Its bytes, whole WAL files; what lies behind the position reads as zeros.
     """
 
     position: Position
@@ -50,7 +49,11 @@ class Ended:
     time_ns: int
     listing: bytes
     wal: Spool
-    wal_size: int
+
+    @property
+    def wal_size(self) -> int:
+        """Bytes of WAL from its beginning to the position."""
+        return self.position.place - self.wal.begin
 
 
 class PagesReader:
@@ -163,9 +166,7 @@ class _LateReader:
         ended = self._ended()
         if self.name == LISTING:
             return ended.listing[offset : offset + length]
-        length = max(0, min(length, ended.wal_size - offset))
-        inside = max(0, min(length, ended.position.place - ended.wal.begin - offset))
-        return ended.wal.read(offset, inside) + bytes(length - inside)
+        return ended.wal.read(offset, max(0, min(length, ended.wal_size - offset)))
 
 
 class EndBackup(Protocol):

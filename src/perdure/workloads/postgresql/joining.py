@@ -24,30 +24,26 @@ __all__ = ["join_segments"]
 
 
 def join_segments(log: LogReader) -> LogSegment:
-    """Join neighbours of one timeline, in order; the payload is held in memory.
+    """Join neighbours of one generation, in order; the payload is held in memory.
 
     Raises:
         Damaged: They are not neighbours, or a payload is not what its index says.
     """
     segments = list(log.segments())
-    if not segments:
-        raise Damaged("there is no log to join", code="bad-segment")
     for before, after in pairwise(segments):
         if before.last != after.after:
             raise Damaged(f"the log has a gap between {before.last} and {after.after}", code="log-gap")
     indexes = [decode_index(segment.index) for segment in segments]
-    if len({(index.timeline, index.segment_size) for index in indexes}) != 1:
-        raise Damaged("log segments of one generation have different timelines", code="bad-segment-index")
-    payload = b"".join(bytes(block) for segment in segments for block in log.blocks(segment))
+    payload = b"".join(block for segment in segments for block in log.blocks(segment))
     if len(payload) != segments[-1].last.place - segments[0].after.place:
         raise Damaged("the payload of a log segment is not what its index says", code="bad-segment")
     index = SegmentIndex(
         VERSION,
         indexes[0].timeline,
         indexes[0].segment_size,
-        b"".join(index.transactions for index in indexes),
-        [point for index in indexes for point in index.points],
-        encode_changes(joined_changes([decode_changes(index.changes) for index in indexes])),
+        b"".join(each.transactions for each in indexes),
+        [point for each in indexes for point in each.points],
+        encode_changes(joined_changes([decode_changes(each.changes) for each in indexes])),
         indexes[0].history,
     )
     view = memoryview(payload)

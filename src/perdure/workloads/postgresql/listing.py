@@ -63,7 +63,7 @@ class Listing(msgspec.Struct, frozen=True, array_like=True):
         during: Blocks that changed between ``start`` and ``stop``.
         bin: Where the server's programs were.
         owner: User and group that own the data directory.
-        superuser: Name of the cluster's first role.
+        superuser: The role that owns the cluster.
     """
 
     version: int

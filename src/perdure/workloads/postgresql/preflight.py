@@ -13,7 +13,7 @@ from perdure.workloads.postgresql.replication import Replication
 
 __all__ = ["Lack", "advice", "lacks", "require_nothing_missing"]
 
-OLDEST, NEWEST = 15, 18
+OLDEST = 15
 
 _RESTART = "then restart the server"
 
@@ -78,7 +78,7 @@ def advice(cluster: Cluster) -> list[Lack]:
 
 def _settings(cluster: Cluster) -> list[Lack]:
     found = []
-    if not cluster.major >= OLDEST:
+    if cluster.major < OLDEST:
         found.append(Lack(f"PostgreSQL {cluster.major} is too old; {OLDEST} is the oldest that perdure knows", ()))
     if cluster.settings.get("wal_level") not in ("replica", "logical"):
         found.append(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import string
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,6 +94,6 @@ def _major_of(directory: Path) -> int:
         said = subprocess.run(
             [str(directory / "postgres"), "--version"], capture_output=True, text=True, check=False
         ).stdout.split()
-        return int(said[2].split(".")[0].rstrip(string.ascii_letters))
+        return int(said[2].split(".")[0])
     except (OSError, ValueError, IndexError):
         return 0

@@ -173,11 +173,9 @@ class RecordWalker:
                         break
                 length = words[(position - base) >> 2]
                 if length == 0:
-                    after = self._after_padding(position)
-                    if after > limit:
-                        break
-                    position = after
-                    if found:
+                    position = self._after_padding(position)
+                    # Padding belongs to the record before it, once it is here.
+                    if found and position <= limit:
                         end = position
                     continue
                 if not RECORD_HEADER <= length <= _LARGEST_RECORD:

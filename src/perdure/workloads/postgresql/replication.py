@@ -102,8 +102,7 @@ class Replication:
             raise SourceUnusable(
                 f"the PostgreSQL server at {shown(location)} allows no replication connection: {words}",
                 code="no-replication",
-                hint="pg_hba.conf needs a line 'host replication USER ADDRESS METHOD', "
-                "and the role the right REPLICATION",
+                hint="pg_hba.conf needs a line 'host replication USER ADDRESS METHOD', the role REPLICATION",
             )
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -111,44 +112,33 @@ def scan(data: Path) -> Found:
 
 
 def _walk(data: Path, path: str) -> Iterator[tuple[str, dict[str, os.stat_result], int]]:
-    """Every directory with its regular files; links are followed below ``pg_tblspc`` only."""
-    here = data / path
+    """Every directory with its regular files; links are followed below ``pg_tblspc`` and for ``pg_wal`` only."""
     try:
-        mode = stat.S_IMODE(here.stat().st_mode)
-        entries, below = _entries(here, follow=path == "pg_tblspc")
+        mode = stat.S_IMODE((data / path).stat().st_mode)
+        entries = _entries(data / path, follow=path == "pg_tblspc")
     except FileNotFoundError:
         return
-    top = path if path in EMPTY_DIRECTORIES else ""
-    yield path, {} if top else entries, mode
-    if top == "pg_wal":
+    if path in EMPTY_DIRECTORIES:
+        yield path, {}, mode
         for name in ("archive_status", "summaries"):
-            if name in below:
-                yield f"pg_wal/{name}", {}, stat.S_IMODE((here / name).stat().st_mode)
-    if top:
+            if path == "pg_wal" and name in entries:
+                yield f"pg_wal/{name}", {}, stat.S_IMODE(entries[name].st_mode)
         return
-    for name in sorted(below):
-        if not name.startswith(_LEFT_OUT_PREFIXES):
+    yield path, {name: status for name, status in entries.items() if stat.S_ISREG(status.st_mode)}, mode
+    for name, status in sorted(entries.items()):
+        # pg_wal may be a link to another disk.
+        is_below = stat.S_ISDIR(status.st_mode) or (not path and name == "pg_wal")
+        if is_below and not name.startswith(_LEFT_OUT_PREFIXES):
             yield from _walk(data, f"{path}/{name}" if path else name)
-    # pg_wal may be a link to another disk.
-    if not path and (data / "pg_wal").is_symlink():
-        yield from _walk(data, "pg_wal")
 
 
-def _entries(here: Path, *, follow: bool) -> tuple[dict[str, os.stat_result], list[str]]:
-    """The regular files and the names of the directories in a directory."""
-    files: dict[str, os.stat_result] = {}
-    directories: list[str] = []
-    with os.scandir(here) as listing:
+def _entries(directory: Path, *, follow: bool) -> dict[str, os.stat_result]:
+    found: dict[str, os.stat_result] = {}
+    with os.scandir(directory) as listing:
         for entry in listing:
-            try:
-                status = entry.stat(follow_symlinks=follow)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                directories.append(entry.name)
-            elif stat.S_ISREG(status.st_mode):
-                files[entry.name] = status
-    return files, directories
+            with contextlib.suppress(FileNotFoundError):
+                found[entry.name] = entry.stat(follow_symlinks=follow)
+    return found
 
 
 def _is_left_out(name: str, unlogged: set[str]) -> bool:

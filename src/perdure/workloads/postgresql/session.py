@@ -18,7 +18,6 @@ from perdure.workloads.postgresql.chain import ChainToken, decode_token
 from perdure.workloads.postgresql.cluster import look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
 from perdure.workloads.postgresql.following import Follower
-from perdure.workloads.postgresql.lsn import parse_lsn
 from perdure.workloads.postgresql.options import Options
 from perdure.workloads.postgresql.replication import Refusal, Replication
 from perdure.workloads.postgresql.slot import Slot, drop_slot, look_at_slot, slot_name
@@ -28,10 +27,6 @@ __all__ = ["PostgresqlSession"]
 _LOOK_S = 5.0
 _DROP_S = 5.0
 _SILENT_S = 60.0
-_WAIT_S = 0.05
-_FLUSHED = (
-    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text"
-)
 
 
 class PostgresqlSession:
@@ -170,34 +165,20 @@ class PostgresqlSession:
         return self._connected and self._has_segment()
 
     def log(self) -> Iterator[LogSegment]:
-        goal = self._flushed()
         while True:
-            if self._follower.at_switch and self._follower.pending.walked <= self._follower.pending.position.place:
+            if self._follower.at_switch and not self._follower.pending.walked > self._follower.pending.position.place:
                 self._follower.cross_switch()
             segment = self._cut()
-            if segment is not None:
-                self._pending = segment
-                yield segment
-                # Asked for more: the contract says that this one is durable now.
-                self._advance()
-            elif self._follower.received >= goal or self._follower.at_switch:
+            if segment is None:
+                if self._follower.received < self._follower.goal and not self._follower.at_switch:
+                    self._follower.catch_up(self._follower.goal, bounded=True)
+                    continue
                 return
-            else:
-                self._replication.wait(_WAIT_S)
-            if self._follower.pending.position.place >= goal:
-                return
+            self._pending = segment
+            yield segment
+            # Asked for more: the contract says that this one is durable now.
+            self._advance()
             self._follower.receive()
-
-    def _flushed(self) -> int:
-        """Up to where the server has WAL to send; what was committed until now lies before it."""
-        try:
-            row = self._sql.execute(_FLUSHED).fetchall()[0]
-        except psycopg.Error as error:
-            self._failure = SourceUnusable(
-                f"the server at {shown(self._location)} does not answer: {server_sentence(error)}", code="server-gone"
-            )
-            raise self._failure from error
-        return parse_lsn(row[0])
 
     def acknowledge(self, position: Position) -> None:
         pending = self._follower.pending

@@ -64,13 +64,16 @@ def spread_image(content: Callable[[str], bytes], directory: Path) -> Iterator[M
     _make_file(directory / KEPT_LISTING, 0, 0o600, raw)
 
 
-def write_log(directory: Path, log: LogReader, upto: Position) -> None:
+def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
     """Write WAL files into ``pg_wal`` so that replay ends exactly at a position.
 
     Args:
         directory: The data directory, its image spread.
         log: The segments after the image.
         upto: The last position; what lies behind it is left out, so that the WAL ends there.
+
+    Returns:
+        The timeline at ``upto``; ``None`` if there was nothing to write.
 
     Raises:
         Damaged: The log has a gap, or a segment is not what its index says.
@@ -102,6 +105,7 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> None:
         reached = segment.last
     if writer is not None and index is not None:
         writer.end_at(index.timeline, upto.place)
+    return None if index is None else index.timeline
 
 
 class _WalWriter:

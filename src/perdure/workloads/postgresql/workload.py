@@ -9,103 +9,111 @@ from pathlib import Path
 import psycopg
 
 from perdure.model.drills import DrillStep
-from perdure.model.errors import SourceUnusable
+from perdure.model.errors import Refused, SourceUnusable
 from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import DataSource
 from perdure.model.positions import Position
-from perdure.workloads.contract import (
-    Arranged,
-    Capabilities,
-    LogReader,
-    RestoredItem,
-    Verification,
-    WorkloadInfo,
-)
-from perdure.workloads.postgresql.arranging import RECOVERY_OPTIONS, arrange_directory, refuse_in_place, start_directory
-from perdure.workloads.postgresql.cluster import look_at_cluster
+from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
+from perdure.workloads.postgresql.arranging import arrange_directory
+from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
-from perdure.workloads.postgresql.drilling import drill_directory
-from perdure.workloads.postgresql.inspecting import verify_directory
 from perdure.workloads.postgresql.joining import join_segments
-from perdure.workloads.postgresql.marks import find_mark
-from perdure.workloads.postgresql.preflight import data_directory_sentence, lacks, require_nothing_missing
+from perdure.workloads.postgresql.locating import locate
+from perdure.workloads.postgresql.preflight import Lack, advice, lacks, require_nothing_missing
 from perdure.workloads.postgresql.session import PostgresqlSession
-from perdure.workloads.postgresql.spreading import spread_image, write_log
+from perdure.workloads.postgresql.spreading import Take, spread_image, write_log
+from perdure.workloads.postgresql.starting import drill_directory, start_server
+from perdure.workloads.postgresql.verifying import verify_directory
 
 __all__ = ["PostgresqlWorkload"]
 
 
 class PostgresqlWorkload:
-    """Implements :class:`perdure.workloads.contract.ImageWorkload` for PostgreSQL clusters."""
+    """Implements the workload contract for PostgreSQL clusters."""
 
     kind = "postgresql"
     capabilities = Capabilities(
         log=True,
         items=False,
-        why_not={"items": "single tables are not listed; recover the cluster to another directory and dump them there"},
+        why_not={"items": "tables of a PostgreSQL cluster are not listed yet; recover it with --start and use pg_dump"},
     )
-    recovery_options = RECOVERY_OPTIONS
+    recovery_options = frozenset({"port", "start"})
+    companion_suffixes: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._timeline: int | None = None
+        self._programs = self._superuser = ""
+
+    # --- the source ------------------------------------------------------------------------------
 
     def discover(self, location: str) -> WorkloadInfo:
-        with connect(location) as connection:
-            try:
-                cluster = look_at_cluster(connection)
-                missing = lacks(location, connection, cluster)
-            except psycopg.Error as error:
-                raise SourceUnusable(
-                    f"the PostgreSQL server at {shown(location)} does not answer: {server_sentence(error)}",
-                    code="server-gone",
-                ) from error
-            require_nothing_missing(location, missing)
-            version = cluster.settings.get("server_version", "").split(" ")[0]
-            name = cluster.settings.get("cluster_name") or f"postgresql-{cluster.settings.get('port', '5432')}"
-            return WorkloadInfo(
-                location=normal_location(location, connection),
-                description=f"PostgreSQL {version}, {cluster.size / 1e6:.1f} MB, cluster {cluster.system}, "
-                f"{data_directory_sentence(cluster)}",
-                default_name=name.replace("/", "-"),
-            )
+        normal, cluster, missing = self._look(location)
+        require_nothing_missing(location, missing)
+        place = visible_data_directory(cluster)
+        where = f"data directory {place}" if place else "its data directory is not visible here"
+        name = cluster.settings.get("cluster_name", "")
+        spaces = f", {len(cluster.tablespaces)} tablespaces" if cluster.tablespaces else ""
+        return WorkloadInfo(
+            normal,
+            f"PostgreSQL {cluster.settings.get('server_version', cluster.major)}, "
+            f"cluster {cluster.system}, {cluster.size / 1e6:,.1f} MB{spaces}, {where}",
+            name or f"postgresql-{cluster.settings.get('port', '5432')}",
+        )
 
     def prepare(self, location: str) -> str:
-        return f"perdure changes no server by itself; see what {shown(location)} lacks with --prepare"
+        """What has to be executed; perdure itself changes nothing on a server."""
+        return "\n".join(self.preparation(location))
+
+    def preparation(self, location: str) -> list[str]:
+        """The SQL that a superuser has to execute before the server can be protected, with comments."""
+        _, cluster, missing = self._look(location)
+        lines: list[str] = []
+        for title, found in (("needed", missing), ("advisable", advice(cluster))):
+            for lack in found:
+                lines.append(f"-- {title}: {lack.what}")
+                lines += [each if each.startswith("--") else f"{each};" for each in lack.statements]
+        return lines or [f"-- the server at {shown(location)} has everything that perdure needs"]
+
+    def _look(self, location: str) -> tuple[str, Cluster, list[Lack]]:
+        with connect(location) as connection:
+            try:
+                normal = normal_location(location, connection)
+                cluster = look_at_cluster(connection)
+                return normal, cluster, lacks(location, connection, cluster)
+            except psycopg.Error as error:
+                raise SourceUnusable(
+                    f"the server at {shown(location)} does not answer: {server_sentence(error)}", code="server-gone"
+                ) from error
 
     def open(self, source: DataSource) -> PostgresqlSession:
         return PostgresqlSession(source)
+
+    def join_log(self, log: LogReader) -> LogSegment:
+        return join_segments(log)
+
+    # --- recovery --------------------------------------------------------------------------------
 
     def target_paths(self, names: Sequence[str], target: Path) -> dict[str, Path]:
         return dict.fromkeys(names, target)
 
     def live_paths(self, names: Sequence[str], location: str) -> dict[str, Path]:  # noqa: ARG002
-        # Pages of a running cluster are consistent only together with its WAL.
         return {}
 
-    def in_place_target(self, location: str) -> Path:
-        raise refuse_in_place(shown(location))
+    def in_place_target(self, location: str) -> Path:  # noqa: ARG002
+        raise _not_in_place()
 
-    def spread(
-        self, content: Callable[[str], bytes], directory: Path
-    ) -> AbstractContextManager[Mapping[str, Callable[[int, memoryview], None]]]:
+    def in_place_folder(self, source: DataSource) -> Path:  # noqa: ARG002
+        raise _not_in_place()
+
+    def take_place(self, source: DataSource, directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:  # noqa: ARG002
+        raise _not_in_place()
+
+    def spread(self, content: Callable[[str], bytes], directory: Path) -> AbstractContextManager[Mapping[str, Take]]:
+        self._timeline = None
         return spread_image(content, directory)
 
     def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
-        write_log(next(iter(paths.values())), log, upto)
-
-    def join_log(self, log: LogReader) -> LogSegment:
-        return join_segments(log)
-
-    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:
-        return verify_directory(next(iter(paths.values())), thorough=thorough)
-
-    def find_mark(self, text: str, log: Iterable[StoredSegment]) -> Position | None:
-        return find_mark(text, log)
-
-    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
-        return drill_directory(next(iter(paths.values())), checks)
-
-    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:  # noqa: ARG002
-        return []
-
-    # --- directories -----------------------------------------------------------------------------
+        self._timeline = write_log(next(iter(paths.values())), log, upto)
 
     def arrange(
         self,
@@ -114,13 +122,29 @@ class PostgresqlWorkload:
         upto: Position | None,
         options: Mapping[str, str],
     ) -> Arranged:
-        return arrange_directory(directory, upto, options)
+        listing, notes = arrange_directory(directory, upto, self._timeline, options)
+        self._programs, self._superuser = listing.bin, listing.superuser
+        return Arranged(notes=notes)
 
-    def start(self, directory: Path, options: Mapping[str, str]) -> tuple[str, ...]:
-        return start_directory(directory, options)
+    def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:  # noqa: ARG002
+        return verify_directory(next(iter(paths.values())), self._programs)
 
-    def in_place_folder(self, source: DataSource) -> Path:
-        raise refuse_in_place(shown(source.location))
+    def start(self, directory: Path) -> tuple[str, ...]:
+        return start_server(directory, self._programs)
 
-    def take_place(self, source: DataSource, directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:  # noqa: ARG002
-        raise refuse_in_place(shown(source.location))
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        return drill_directory(next(iter(paths.values())), self._programs, self._superuser or "postgres", checks)
+
+    def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
+        return locate(kind, text, segments)
+
+    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:  # noqa: ARG002
+        raise Refused(self.capabilities.why_not["items"], code="no-items")
+
+
+def _not_in_place() -> Refused:
+    return Refused(
+        "a PostgreSQL cluster is not recovered in place",
+        code="not-in-place",
+        hint="stop the server, recover beside it with --target, and exchange the directories",
+    )

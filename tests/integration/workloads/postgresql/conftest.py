@@ -1,4 +1,4 @@
-"""Fixtures: real servers of both versions, protected in a vault in memory."""
+"""Fixtures: a running server of each version, and a pool with a home."""
 
 from __future__ import annotations
 
@@ -12,30 +12,58 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from protected_cluster import ProtectedCluster
 
+from perdure.protection.home import Home
+from perdure.repository.opening import create_pool
+from perdure.repository.pool import Pool
+from perdure.storage.local import LocalStorage
 from perdure.testing.postgres_server import PostgresServer, binaries, postgres_room
 
 
 @pytest.fixture
 def room() -> Iterator[Path]:
-    """A directory that servers may reach."""
-    with postgres_room() as root:
-        yield root
+    with postgres_room() as room:
+        yield room
+
+
+@pytest.fixture(params=[15, 18])
+def major(request: pytest.FixtureRequest) -> int:
+    version: int = request.param
+    if binaries(version) is None:
+        pytest.skip(f"PostgreSQL {version} is not installed")
+    return version
+
+
+@pytest.fixture
+def server(room: Path, major: int) -> Iterator[PostgresServer]:
+    with PostgresServer(major, room / "data").initialize(
+        track_commit_timestamp="on", max_prepared_transactions="10", autovacuum_naptime="1s"
+    ) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return create_pool(LocalStorage(tmp_path / "pool", create=True), b"x", tmp_path / "cache")[0]
 
 
 @pytest.fixture
 def scene(room: Path) -> Iterator[ProtectedCluster]:
-    """A cluster of the newest version."""
-    yield from running(room, 18)
+    """A cluster of the newest version with a vault in memory."""
+    yield from _running(room, 18)
 
 
-@pytest.fixture(params=[18, 15])
-def each_version(request: pytest.FixtureRequest, room: Path) -> Iterator[ProtectedCluster]:
-    """A cluster of the newest version, and one of the oldest."""
-    yield from running(room, request.param)
+@pytest.fixture
+def each_version(room: Path, major: int) -> Iterator[ProtectedCluster]:
+    """A cluster of each version with a vault in memory."""
+    yield from _running(room, major)
 
 
-def running(room: Path, major: int) -> Iterator[ProtectedCluster]:
-    """Start one and end it."""
+def _running(room: Path, major: int) -> Iterator[ProtectedCluster]:
     if binaries(major) is None:
         pytest.skip(f"PostgreSQL {major} is not installed")
     with PostgresServer(major, room / "data").initialize() as server:

@@ -8,7 +8,7 @@ import pytest
 from ledger import Commit, Load, commits_of, wal_file
 from protected_cluster import ProtectedCluster
 
-from perdure.model.targets import AtMark, AtTime, Target
+from perdure.model.targets import AtPlace, AtTime, Target
 from perdure.protection.image_verbs import check
 from perdure.workloads.postgresql.lsn import format_lsn
 
@@ -47,9 +47,9 @@ def test_any_moment_is_exact(each_version: ProtectedCluster) -> None:
         row = chance.choice(mine[len(mine) // 8 :])
         to: Target | None
         if kind == "lsn":
-            to, count = AtMark(format_lsn(commits[row].lsn)), row
+            to, count = AtPlace("lsn", format_lsn(commits[row].lsn)), row
         elif kind == "xid":
-            to, count = AtMark(f"xid:{commits[row].xid}"), row + 1
+            to, count = AtPlace("xid", str(commits[row].xid)), row + 1
         elif kind == "time":
             to, count = AtTime(commits[row].time_ns), reached_by(commits, commits[row].time_ns)
         else:
