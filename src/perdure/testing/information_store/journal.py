@@ -21,6 +21,8 @@ from perdure.ese.rows import rows_of
 from perdure.ese.structures import LogPosition
 from perdure.testing.information_store.log_stream import log_position, place_of
 
+_COMMIT_SIZE = 8
+
 __all__ = ["Commit", "Journal", "JournalRow", "JournalWriter", "differences", "digest_of", "last_stream", "read_rows"]
 
 JournalRow: TypeAlias = dict[str, int | str | bool]
@@ -151,7 +153,7 @@ class Journal:
         )
 
     def rows_at(self, end: LogPosition | None = None, *, stream: str = "") -> Rows:
-        """All rows after every commit before a position, or after all.
+        """All rows after every commit whose last record ends at or before a position, or after all.
 
         Args:
             end: The position.
@@ -160,7 +162,7 @@ class Journal:
         rows: Rows = {}
         of = stream or (self.commits[-1].stream if self.commits else "")
         for commit in self.commits:
-            if end is not None and commit.stream == of and place_of(commit.position) >= place_of(end):
+            if end is not None and commit.stream == of and place_of(commit.position) + _COMMIT_SIZE > place_of(end):
                 break
             for table, key, row in commit.rows:
                 if row is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -17,15 +16,12 @@ from perdure.testing.information_store.engine import CLEAN, Engine, EngineSettin
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.layout import DatabasePlace, StorePlan, read_plan, write_plan
 from perdure.testing.information_store.mailboxes import schemas_of
+from perdure.testing.information_store.recovery import recover
 from perdure.testing.information_store.stream_end import close_stream_end, find_stream_end
 
-__all__ = ["InformationStore", "NeedsRecovery", "StoreOptions"]
+__all__ = ["InformationStore", "StoreOptions"]
 
 _JOURNALS = "journal"
-
-
-class NeedsRecovery(Exception):
-    """A database was not shut down in order, and nothing recovers it here."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,6 @@ class InformationStore:
     clock: Clock = machine_clock
     options: StoreOptions = StoreOptions()
     node: str = ""
-    recover: Callable[[InformationStore, list[HostedDatabase]], None] | None = None
-    """Brings databases of one stream that were not shut down in order to a clean state."""
     databases: dict[str, HostedDatabase] = field(default_factory=dict)
     _engines: dict[tuple[str, str], Engine] = field(default_factory=dict)
 
@@ -83,16 +77,11 @@ class InformationStore:
         disk: Disk | None = None,
         clock: Clock = machine_clock,
         options: StoreOptions = StoreOptions(),
-        recover: Callable[[InformationStore, list[HostedDatabase]], None] | None = None,
     ) -> InformationStore:
-        """Start a store that is there, and mount what it had mounted.
-
-        Raises:
-            NeedsRecovery: It was not shut down in order, and ``recover`` is not given.
-        """
+        """Start a store that is there, recover it if it was not shut down in order, and mount what it had mounted."""
         plan = read_plan(folder)
         assert plan is not None, f"{folder} holds no store"
-        store = InformationStore(folder, plan, disk or Disk(), clock, options, recover=recover)
+        store = InformationStore(folder, plan, disk or Disk(), clock, options)
         for place in plan.databases:
             store.databases[place.name] = store._hosted(place)
         for place in plan.databases:
@@ -117,11 +106,7 @@ class InformationStore:
         return hosted
 
     def mount(self, name: str) -> HostedDatabase:
-        """Mount a database.
-
-        Raises:
-            NeedsRecovery: It was not shut down in order, and nothing recovers it here.
-        """
+        """Mount a database; one that was not shut down in order is recovered first."""
         hosted = self.databases[name]
         engine = self._engine_of(hosted)
         with engine.operating():
@@ -209,10 +194,6 @@ class InformationStore:
             if (other.place.log_folder, other.place.base) == (place.log_folder, place.base) and other.path.exists()
         ]
         dirty = [one for one in sharing if Engine.read_fields(one.path, self.plan.page_size).state != CLEAN]
-        if dirty:
-            if self.recover is None:
-                raise NeedsRecovery(f"{', '.join(one.name for one in dirty)} was not shut down in order")
-            self.recover(self, dirty)
         settings = EngineSettings(
             folder,
             place.base,
@@ -232,7 +213,11 @@ class InformationStore:
         else:
             assert end.log.header is not None
             engine = Engine(settings, self.disk, end.log.header.signature.raw, self.clock)
-            engine.start(close_stream_end(self.disk, folder, place.base, end))
+            if dirty:
+                recover(engine, dirty)
+                engine.start()
+            else:
+                engine.start(close_stream_end(self.disk, folder, place.base, end))
         return engine
 
     def _end_if_idle(self, engine: Engine) -> None:

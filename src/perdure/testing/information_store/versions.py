@@ -102,6 +102,11 @@ class Session:
     _logged_level: int = 0
     _actor: Actor | None = None
 
+    def continue_at(self, actor: Actor, begun_at: int) -> None:
+        """Be in the transaction that a crash has cut off."""
+        self.level = self._logged_level = actor.level
+        self._transaction, self._actor, self.begun_at = actor.transaction, actor, begun_at
+
     def begin(self) -> None:
         """Go one level deeper. Nothing is logged before the first change."""
         self.level += 1
