@@ -100,6 +100,7 @@ class Redo:
         last_resize = image.last_resize if image is not None else LogPosition(0, 0, 0)
         self.interpreter = Interpreter(
             target,
+            # Logs are read from their beginning, also the one in the middle of which a clean image was detached.
             Sessions(may_begin_before=image is not None or plan.begins_within_stream),
             SizeRecords(target, self._position, last_resize),
             self._position,

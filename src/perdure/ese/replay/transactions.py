@@ -257,3 +257,4 @@ class Sessions:
         for session in list(self._open.values()):
             session.roll_back(session.level)
         self._open.clear()
+        self._may_begin_before = False

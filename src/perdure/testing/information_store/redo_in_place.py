@@ -24,7 +24,7 @@ from perdure.ese.structures import LogPosition
 from perdure.testing.information_store.engine import CLEAN, DIRTY, Engine
 from perdure.testing.information_store.header_fields import NOWHERE, DatabaseFields
 
-__all__ = ["OpenSession", "RedoneDatabase", "redo_in_place"]
+__all__ = ["OpenSession", "RedoneDatabase", "redo_in_place", "write_fields"]
 
 _MEMORY = 4 << 30
 """Enough that no page is written because others need its place."""
@@ -98,7 +98,7 @@ def redo_in_place(path: Path, logs: Sequence[Path], page_size: int) -> RedoneDat
         # Pages are about to hold changes of all these logs.
         fields.max_required = fields.max_committed = last.generation
         fields.max_required_time = fields.max_committed_time = last.created.raw
-        _write_header(path, fields)
+        write_fields(path, fields)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         redo = Redo(plan, descriptor, path.name, name="", memory=_MEMORY)
@@ -125,7 +125,7 @@ def redo_in_place(path: Path, logs: Sequence[Path], page_size: int) -> RedoneDat
         fields.max_required = fields.max_committed = last.generation
         fields.max_required_time = fields.max_committed_time = last.created.raw
         fields.detach, fields.detach_time = NOWHERE, bytes(8)
-    _write_header(path, fields)
+    write_fields(path, fields)
     return RedoneDatabase(fields, sessions, held, heard.pages, target.counters.changed)
 
 
@@ -210,7 +210,8 @@ def _leave_clean(fields: DatabaseFields, position: LogPosition) -> None:
     fields.max_required_time = fields.max_committed_time = bytes(8)
 
 
-def _write_header(path: Path, fields: DatabaseFields) -> None:
+def write_fields(path: Path, fields: DatabaseFields) -> None:
+    """Write both copies of a header into a closed database."""
     content = fields.encode()
     with path.open("r+b") as file:
         file.write(content * 2)
