@@ -135,8 +135,8 @@ def test_any_image_at_any_position(tmp_path: Path, page_size: int, seed: int) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page_size", [4096, 32768])
-@pytest.mark.parametrize("seed", range(100, 118))
-def test_thousands_of_moments(tmp_path: Path, page_size: int, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(100, 104))
+def test_many_moments(tmp_path: Path, page_size: int, seed: int) -> None:
     """The same for many more stores, crashes and positions."""
     crashed = crashed_store(tmp_path, page_size, seed)
     for image, _taken in crashed.images:
