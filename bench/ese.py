@@ -1,4 +1,4 @@
-"""ESE files: pages verified from memory, and logs read, verified and parsed, each on one core.
+"""ESE files: pages verified from memory, logs read, verified and parsed, and logs replayed, each on one core.
 
 Rates are bytes for every second that a core was busy.
 
@@ -7,6 +7,7 @@ Rates are bytes for every second that a core was busy.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import tempfile
@@ -23,10 +24,19 @@ from workspace import Workspace
 from perdure.ese.checksums import PageState, verify_pages
 from perdure.ese.logs.files import read_logs
 from perdure.ese.repair import sealed_page
+from perdure.ese.replay.copying import new_file
+from perdure.ese.replay.plans import plan_replay
+from perdure.ese.replay.redo import Redo
+from perdure.ese.replay.replaying import DEFAULT_MEMORY
+from perdure.ese.replay.stops import END_OF_LOGS
 from perdure.testing.ese_logs import EXAMPLE_BEGINNING, LogMaker, example_times, node_record, stream_signature
+from perdure.testing.information_store.layout import LogLayout, StorePlan
+from perdure.testing.information_store.store import InformationStore
 
 PAGES = "ESE pages of {} KiB from memory"
 LOGS = "ESE logs"
+REPLAY = "ESE replay onto {} KiB pages"
+REPLAYED_PAGE_SIZES = (4, 32)
 PAGE_SIZES = (4, 8, 16, 32)
 FASTEST = 32
 SEALED = 64
@@ -44,6 +54,13 @@ def ese_files(space: Workspace) -> None:
     logs = _logs(space.fresh("ese-logs"), max(2, space.bytes(0.125) >> 20))
     size = sum(path.stat().st_size for path in logs)
     _measure(space, LOGS, size, "read_logs", partial(_read, logs))
+    for kib in REPLAYED_PAGE_SIZES:
+        case = REPLAY.format(kib)
+        space.results.begin(case)
+        folder = space.fresh(f"ese-replay-{kib}")
+        stream = _store_logs(folder / "store", kib << 10, max(2, space.bytes(0.0625) >> 20))
+        size = sum(path.stat().st_size for path in stream.glob("*.log"))
+        _measure(space, case, size, "redo", partial(_replay, stream, folder / "replayed.edb"))
 
 
 def _measure(space: Workspace, case: str, size: int, what: str, work: Callable[[], None]) -> None:
@@ -95,6 +112,34 @@ def _read(paths: list[Path]) -> None:
     for log in read_logs(paths):
         if log.findings or not log.records:
             raise RuntimeError(f"{log.file}: {log.findings}")
+
+
+def _store_logs(folder: Path, page_size: int, generations: int) -> Path:
+    """The logs of a simulated information store, from the creation of its database on."""
+    store = InformationStore(folder, StorePlan(page_size=page_size, layout=LogLayout.APART, seed=5))
+    hosted = store.add_database("Mailbox", mailboxes=20)
+    engine = hosted.engine
+    if engine is None:
+        raise RuntimeError("the database is not mounted")
+    while engine.stream.generation < generations:
+        store.work(200)
+    engine.make_durable()
+    store.crash()
+    return hosted.log_folder
+
+
+def _replay(logs: Path, output: Path) -> None:
+    """Redo, undo, and the pages written; the verification of the result is not measured."""
+    output.unlink(missing_ok=True)
+    plan = plan_replay([logs], None, END_OF_LOGS)
+    descriptor = new_file(output)
+    try:
+        redo = Redo(plan, descriptor, output.name, name="", memory=DEFAULT_MEMORY)
+        redo.run(lambda _done, _total: None)
+        redo.undo()
+        redo.interpreter.target.cache.write()
+    finally:
+        os.close(descriptor)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from copying import FOLDER
-from ese import FASTEST, LOGS, PAGES
+from ese import FASTEST, LOGS, PAGES, REPLAY, REPLAYED_PAGE_SIZES
 from express import COMPARED, KNOWN, RECOVERY, ROW, WATCHED
 from lagging import LAG
 from objects import OBJECTS
@@ -127,6 +127,16 @@ def targets(results: Results) -> list[Target]:
             lambda x: x >= 0.25,
             "GB/s",
         ),
+        *(
+            Target(
+                f"ESE log replayed, {kib} KiB pages",
+                "≥ 20 MB/s a core",
+                _megabytes(results.figure(REPLAY.format(kib), "perdure", "per_second")),
+                lambda x: x >= 20,
+                "MB/s",
+            )
+            for kib in REPLAYED_PAGE_SIZES
+        ),
     ]
 
 
@@ -136,6 +146,10 @@ def _share(results: Results, case: str, part: str, whole: str) -> float | None:
 
 def _gigabytes(octets: float | None) -> float | None:
     return None if octets is None else octets / 1e9
+
+
+def _megabytes(octets: float | None) -> float | None:
+    return None if octets is None else octets / 1e6
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
