@@ -81,11 +81,13 @@ class InformationStore:
         disk: Disk | None = None,
         clock: Clock = machine_clock,
         options: StoreOptions = StoreOptions(),
+        node: str = "",
+        journals: Path | None = None,
     ) -> InformationStore:
         """Start a store that is there, recover it if it was not shut down in order, and mount what it had mounted."""
         plan = read_plan(folder)
         assert plan is not None, f"{folder} holds no store"
-        store = InformationStore(folder, plan, disk or Disk(), clock, options)
+        store = InformationStore(folder, plan, disk or Disk(), clock, options, node, journals)
         for place in plan.databases:
             store.databases[place.name] = store._hosted(place)
         for place in plan.databases:
