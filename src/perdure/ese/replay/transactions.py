@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from perdure.ese.replay.errors import Contradiction
+from perdure.ese.structures import LogPosition
 
 __all__ = ["Change", "ChangeKind", "Session", "Sessions"]
 
@@ -61,13 +62,13 @@ class Session:
     Args:
         process: Its number.
         whole: Whether the log at hand holds the beginning of its transaction.
-        begun: Where its transaction began, for messages.
+        begun: Where its transaction began, ``None`` if that lies before the logs.
         levels: For every level of its nested transactions its changes, oldest first. Empty outside of transactions.
     """
 
     process: int
     whole: bool = True
-    begun: str = ""
+    begun: LogPosition | None = None
     levels: list[list[Change]] = field(default_factory=list)
 
     @property
@@ -169,6 +170,8 @@ class Sessions:
             Contradiction: Its transactions, as the log told so far, are not so deep.
         """
         session = self._open.get(process)
+        if session is not None and len(session.levels) == level:
+            return session
         if session is None or (session.level < level and not session.whole):
             if not self._may_begin_before:
                 raise Contradiction(f"session {process:#x} changes a page at level {level}, and began no transaction")
@@ -181,7 +184,7 @@ class Sessions:
             )
         return session
 
-    def begin(self, process: int, level: int, count: int, where: str) -> None:
+    def begin(self, process: int, level: int, count: int, where: LogPosition | None) -> None:
         """A transaction begins at a level, with so many levels.
 
         Raises:
@@ -191,7 +194,7 @@ class Sessions:
         if session is None:
             if level and not self._may_begin_before:
                 raise Contradiction(f"session {process:#x} goes on from level {level}, and began no transaction")
-            session = Session(process, whole=level == 0, begun=where if level == 0 else "")
+            session = Session(process, whole=level == 0, begun=where if level == 0 else None)
             session.levels = [[] for _ in range(level)]
             self._open[process] = session
         elif session.level != level and (session.whole or level == 0):
@@ -234,11 +237,16 @@ class Sessions:
         if not session.level or (not session.whole and count >= session.level):
             del self._open[process]
 
-    def refresh(self, process: int, where: str) -> None:
+    def refresh(self, process: int, where: LogPosition | None) -> None:
         """A read transaction begins anew at level 1."""
         session = self._open.setdefault(process, Session(process, begun=where))
         if session.level == 0:
             session.levels.append([])
+
+    def forget_changes(self) -> None:
+        """Nothing that was changed until here has to be taken back."""
+        for session in self._open.values():
+            session.levels = [[] for _ in session.levels]
 
     def end_all(self) -> None:
         """The engine starts or stops: every transaction is over.
