@@ -66,6 +66,7 @@ class EngineSettings:
         cached_pages: Of a database, in memory.
         write_chance: How likely some dirty pages are written after a transaction.
         seed: Decides what is written when.
+        commit_group: Commits that wait for each other and become durable with one write of the log.
     """
 
     log_folder: Path
@@ -79,6 +80,7 @@ class EngineSettings:
     write_chance: float = 0.05
     seed: int = 0
     was_circular: bool = False
+    commit_group: int = 1
 
 
 @dataclass(eq=False, repr=False)
@@ -113,6 +115,8 @@ class Engine:
         self._version = 0
         self._gate = threading.Condition(threading.RLock())
         self._frozen = False
+        self._written_until = 0
+        self._commits_waiting = 0
         self._system = Session(_SYSTEM_PROCESS, self, system=True)
         self.stream = LogStream(
             self.disk,
@@ -197,6 +201,7 @@ class Engine:
 
     def make_durable(self) -> None:
         """Make all of the log durable."""
+        self._commits_waiting = 0
         for action in self.before_flush:
             action()
         self.stream.flush()
@@ -285,6 +290,12 @@ class Engine:
             self.make_durable()
         return place
 
+    def committed(self) -> None:
+        """A transaction was committed: its log becomes durable, at once or with a few others."""
+        self._commits_waiting += 1
+        if self._commits_waiting >= self.settings.commit_group:
+            self.make_durable()
+
     def clean_up(self) -> None:
         """Remove what ended transactions have left behind."""
         system = self._system
@@ -304,9 +315,10 @@ class Engine:
             file = database.file
             if self.chance.random() < self.settings.write_chance:
                 file.write_some(max(4, len(file.dirty) // 8), self.chance)
-            if behind > 0 and file.oldest_dirty(self.stream.end) >> 32 < behind:
+            if behind > self._written_until and file.oldest_dirty(self.stream.end) >> 32 < behind:
                 file.write_until(behind << 32)
             file.shed()
+        self._written_until = max(behind, 0)
         if (
             self.stream.generation > self.checkpoint.generation + 1
             and self.chance.random() < self.settings.write_chance

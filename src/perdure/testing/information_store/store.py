@@ -35,12 +35,14 @@ class StoreOptions:
         log_resilience: Newest generations that may be lost without making a database unusable.
         cached_pages: Of a database, in memory.
         write_chance: How likely some dirty pages are written after a transaction.
+        commit_group: Commits that become durable with one write of the log, as those of several clients do.
     """
 
     checkpoint_depth: int = 20
     log_resilience: int = 1
     cached_pages: int = 4096
     write_chance: float = 0.05
+    commit_group: int = 1
 
 
 @dataclass(eq=False, repr=False)
@@ -232,6 +234,7 @@ class InformationStore:
             self.options.log_resilience,
             cached_pages=self.options.cached_pages,
             was_circular=self.plan.was_circular,
+            commit_group=self.options.commit_group,
             write_chance=self.options.write_chance,
             seed=self.chance.getrandbits(32),
         )

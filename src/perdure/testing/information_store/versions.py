@@ -8,6 +8,7 @@ from typing import Protocol
 
 from perdure.testing.information_store.log_records import (
     Actor,
+    Operation,
     begin,
     begin_transaction,
     commit,
@@ -148,7 +149,8 @@ class Session:
             version = self.versions.pop()
             version.tree.take_back(self, version)
             version.tree.release(self, version)
-            self.to_clean.append(version)
+            if version.operation == Operation.INSERT:
+                self.to_clean.append(version)
         logged = self._logged_level >= self.level
         self.level -= 1
         self._actor = None
@@ -173,7 +175,8 @@ class Session:
     def _end(self) -> None:
         for version in self.versions:
             version.tree.release(self, version)
-            self.to_clean.append(version)
+            if version.operation == Operation.FLAG_DELETE:
+                self.to_clean.append(version)
         self.versions = []
         self.begun_at = 0
 
