@@ -299,9 +299,9 @@ def test_more_than_fits_is_an_error(scene: ReplayScene) -> None:
 
 
 def test_a_commit_ends_a_transaction(scene: ReplayScene) -> None:
-    """After its commit a session is in no transaction, and a change in none is an error."""
+    """After its commit a session is in no transaction, and a change in none that could be taken back is an error."""
     scene.put(5, [(b"aa", b"1")])
     scene.redo(insert(5, (10, 11), b"bb", b"2", 1), commit())
     assert list(scene.interpreter.sessions) == []
     with pytest.raises(Contradiction, match="began no transaction"):
-        scene.redo(insert(5, (11, 12), b"cc", b"2", 2))
+        scene.redo(node_record(32, 5, (11, 12), line=1, version=3))

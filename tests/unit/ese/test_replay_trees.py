@@ -55,8 +55,9 @@ def merge_record(page: int, times: tuple[int, int], *, line: int = 0, kind: int 
     given |= {"flags": 0, "type": 0, "key": b"", "image": b"", "image_flags": 0} | fields
     body = struct.pack(
         "<IQIQIQIIHHHHBBH",
-        *(given["right"], given["right_before"], given["left"], given["left_before"], 0, 0, 4, 9, 0, 0, 0),
-        *(given["merge_line"], given["flags"], given["type"], len(given["key"])),
+        *(given["right"], given["right_before"], given["left"], given["left_before"]),
+        *(0 if page == 4 else 4, 0, 4, 9, 0, 0, 0, given["merge_line"], given["flags"], given["type"]),
+        len(given["key"]),
     )
     if kind == 63:
         body += struct.pack("<II", given["image_flags"], len(given["image"]))

@@ -30,7 +30,7 @@ __all__ = ["Interpreter"]
 
 _UNDO_INFO, _UNDO, _NEW_PAGE, _ROOT_MOVE = 36, 39, 95, 96
 _MULTIPLE, _SINGLE = 24, 25
-_BEGIN_0 = 8
+_BEGIN_0, _COMMIT_0 = 8, 9
 _DBTIME = struct.Struct("<HQ")
 _NOTHING_TO_DO = frozenset(
     (0, 4, 19, 20, 21, 22, 23, 42, 45, 46, 57, 59, 60, 61, 66, 67, 69, 71, 72, 73, 74, 75, 79, *range(82, 92), 97)
@@ -74,7 +74,7 @@ class Interpreter:
             _UNDO_INFO: self._undo_info,
             _UNDO: self._undo,
             **dict.fromkeys((5, _BEGIN_0), self._begin),
-            **dict.fromkeys((6, 9), self._commit),
+            **dict.fromkeys((6, _COMMIT_0), self._commit),
             7: self._roll_back,
             10: self._refresh,
             11: self._macro_begin,
@@ -225,7 +225,15 @@ class Interpreter:
         self.sessions.begin(process, level, max(1, levels >> 4), self.position())
 
     def _commit(self, log: bytes, at: int, _size: int) -> None:
-        self.sessions.commit(*struct.unpack_from("<HB", log, at + 1))
+        process, level = struct.unpack_from("<HB", log, at + 1)
+        session = self.sessions.get(process)
+        if log[at] == _COMMIT_0:
+            level = 0
+        elif session is not None and level == session.level > 1:
+            # The engine's source says that it states the level that it goes down to. No real log with nested
+            # transactions was seen, and the level that it ends can mean nothing else.
+            level -= 1
+        self.sessions.commit(process, level)
 
     def _roll_back(self, log: bytes, at: int, _size: int) -> None:
         self.sessions.roll_back(*struct.unpack_from("<HB", log, at + 1))

@@ -9,7 +9,7 @@ from pathlib import Path
 from perdure.ese.chain import join_logs
 from perdure.ese.errors import EseDamaged, EseUnsupported
 from perdure.ese.findings import damage_in
-from perdure.ese.headers.kinds import FileKind, kind_by_name
+from perdure.ese.headers.kinds import FileKind, kind_by_content, kind_by_name
 from perdure.ese.headers.log import LOG_HEADER_SIZE, LogHeader, read_log_header
 from perdure.ese.logs.files import Log, log_name, read_logs
 from perdure.ese.replay.errors import NoSuchDatabase, ReplayImpossible
@@ -167,11 +167,9 @@ def _log_files(paths: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        found += [
-            below
-            for below in sorted(path.iterdir())
-            if below.is_file() and kind_by_name(below.name) is FileKind.LOG and log_name(below.name).base
-        ]
+        below = sorted(entry for entry in path.iterdir() if entry.is_file())
+        named = [entry for entry in below if kind_by_name(entry.name) is FileKind.LOG]
+        found += [entry for entry in named if log_name(entry.name).base] or [entry for entry in named if _is_log(entry)]
     if not found:
         raise NoSuchDatabase(
             "there are no logs to replay in " + ", ".join(str(path) for path in paths),
@@ -179,3 +177,9 @@ def _log_files(paths: Iterable[Path]) -> list[Path]:
             hint="name the folder that holds the E00*.log files",
         )
     return found
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file whose name tells no base and generation is a log all the same."""
+    with path.open("rb") as opened:
+        return kind_by_content(opened.read(LOG_HEADER_SIZE)) is FileKind.LOG

@@ -157,16 +157,16 @@ class PageCache:
     def _read_run(self, first: int, last: int) -> None:
         """Read pages behind each other; those that are damaged are left to whoever asks for them."""
         count = last - first + 1
+        # Decided before anything is read: keeping pages can write others of the run, newer than what was read.
+        lacking = [number for number in range(first, last + 1) if self.kept(number) is None]
         content = os.pread(self._descriptor, count * self._size, (first + HEADER_PAGES - 1) * self._size)
         count = len(content) // self._size
         rows = np.frombuffer(content, np.uint8, count * self._size).reshape(count, self._size)
-        states = verify_pages(rows, np.arange(first, first + count, dtype=np.uint32))
-        for index in np.flatnonzero(states != PageState.DAMAGED).tolist():
-            number = first + index
-            if number not in self._young and number not in self._old:
-                start = index * self._size
-                page = EditablePage.parse(content[start : start + self._size], number, self.file)
-                self._keep(number, page)
+        damaged = (verify_pages(rows, np.arange(first, first + count, dtype=np.uint32)) == PageState.DAMAGED).tolist()
+        for number in lacking:
+            start = (number - first) * self._size
+            if number - first < count and not damaged[number - first]:
+                self._keep(number, EditablePage.parse(content[start : start + self._size], number, self.file))
 
     def _write(self, numbers: list[int]) -> None:
         batch = max(1, _WRITTEN_AT_ONCE // self._size)
