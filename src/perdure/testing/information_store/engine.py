@@ -15,6 +15,7 @@ from perdure.ese.structures import LogPosition
 from perdure.testing.information_store import log_records as log
 from perdure.testing.information_store.clock import Clock, machine_clock
 from perdure.testing.information_store.disk import Disk
+from perdure.testing.information_store.engine_settings import EngineSettings
 from perdure.testing.information_store.header_fields import (
     NOWHERE,
     AttachedDatabase,
@@ -37,10 +38,11 @@ from perdure.testing.information_store.mounted_database import MountedDatabase
 from perdure.testing.information_store.paged_file import PagedFile
 from perdure.testing.information_store.schema import TableSchema
 from perdure.testing.information_store.tree_pages import TreePage
-from perdure.testing.information_store.trees import Tree, TreeStore
+from perdure.testing.information_store.tree_store import TreeStore
+from perdure.testing.information_store.trees import Tree
 from perdure.testing.information_store.versions import Session
 
-__all__ = ["CLEAN", "DIRTY", "Engine", "EngineSettings"]
+__all__ = ["CLEAN", "DIRTY", "Engine"]
 
 JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 """States of a database's header."""
@@ -48,39 +50,6 @@ JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 _TRANSACTION_STEP = 4
 _SYSTEM_PROCESS = 1
 _CIRCULAR_NOW, _WAS_CIRCULAR = 2, 4
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """How an engine is set up.
-
-    Args:
-        log_folder: Where its log and checkpoint lie.
-        base: First three letters of the names of its logs.
-        page_size: Of its databases, bytes.
-        circular: Whether it deletes logs that no recovery of its own needs.
-        was_circular: Whether it once did.
-        checkpoint_depth: Log generations after which a changed page is written at the latest.
-        log_resilience: Newest generations that may be lost without making a database unusable.
-        initial_pages: Of a new database.
-        cached_pages: Of a database, in memory.
-        write_chance: How likely some dirty pages are written after a transaction.
-        seed: Decides what is written when.
-        commit_group: Commits that wait for each other and become durable with one write of the log.
-    """
-
-    log_folder: Path
-    base: str = "E00"
-    page_size: int = 32768
-    circular: bool = False
-    checkpoint_depth: int = 20
-    log_resilience: int = 1
-    initial_pages: int = 256
-    cached_pages: int = 4096
-    write_chance: float = 0.05
-    seed: int = 0
-    was_circular: bool = False
-    commit_group: int = 1
 
 
 @dataclass(eq=False, repr=False)

@@ -14,7 +14,8 @@ from perdure.ese.database import Database
 from perdure.snapshots.writer import DatabaseState
 from perdure.testing.information_store.clock import Clock, machine_clock
 from perdure.testing.information_store.disk import Disk
-from perdure.testing.information_store.engine import CLEAN, Engine, EngineSettings
+from perdure.testing.information_store.engine import CLEAN, Engine
+from perdure.testing.information_store.engine_settings import EngineSettings
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.layout import DatabasePlace, StorePlan, read_plan, write_plan
 from perdure.testing.information_store.mailboxes import schemas_of

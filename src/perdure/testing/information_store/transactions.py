@@ -11,7 +11,7 @@ from perdure.testing.information_store.journal import JournalRow, JournalWriter,
 from perdure.testing.information_store.mailboxes import FOLDERS, Mailbox, Mailboxes, MailboxRows, Values
 from perdure.testing.information_store.row_format import Separated
 from perdure.testing.information_store.schema import folder_table, message_table
-from perdure.testing.information_store.trees import KeyNotFound
+from perdure.testing.information_store.tree_store import KeyNotFound
 from perdure.testing.information_store.versions import Session, WriteConflict
 
 __all__ = ["Client", "Mix"]

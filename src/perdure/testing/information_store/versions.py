@@ -6,15 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from perdure.testing.information_store.log_records import (
-    Actor,
-    Operation,
-    begin,
-    begin_transaction,
-    commit,
-    commit_transaction,
-    rollback,
-)
+from perdure.testing.information_store.log_records import begin, begin_transaction, commit, commit_transaction, rollback
+from perdure.testing.information_store.page_records import Actor, Operation
 
 __all__ = ["Session", "TransactionLog", "Version", "VersionedTree", "WriteConflict"]
 
