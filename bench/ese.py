@@ -1,4 +1,4 @@
-"""ESE files: pages verified from memory, and logs read, verified and parsed, each on one core.
+"""ESE files: pages verified from memory, logs read, verified and parsed, and replayed, each on one core.
 
 Rates are bytes for every second that a core was busy.
 
@@ -7,6 +7,7 @@ Rates are bytes for every second that a core was busy.
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import tempfile
@@ -23,10 +24,18 @@ from workspace import Workspace
 from perdure.ese.checksums import PageState, verify_pages
 from perdure.ese.logs.files import read_logs
 from perdure.ese.repair import sealed_page
+from perdure.ese.replay.copying import new_file
+from perdure.ese.replay.plans import plan_replay
+from perdure.ese.replay.redo import Redo
+from perdure.ese.replay.replaying import DEFAULT_MEMORY
+from perdure.ese.replay.stops import END_OF_LOGS
 from perdure.testing.ese_logs import EXAMPLE_BEGINNING, LogMaker, example_times, node_record, stream_signature
+from perdure.testing.information_store.layout import LogLayout, StorePlan
+from perdure.testing.information_store.store import InformationStore
 
 PAGES = "ESE pages of {} KiB from memory"
 LOGS = "ESE logs"
+REPLAY = "ESE replay"
 PAGE_SIZES = (4, 8, 16, 32)
 FASTEST = 32
 SEALED = 64
@@ -44,6 +53,11 @@ def ese_files(space: Workspace) -> None:
     logs = _logs(space.fresh("ese-logs"), max(2, space.bytes(0.125) >> 20))
     size = sum(path.stat().st_size for path in logs)
     _measure(space, LOGS, size, "read_logs", partial(_read, logs))
+
+    space.results.begin(REPLAY)
+    made = _mailbox_logs(space.fresh("ese-replay"), max(4, space.bytes(0.03) >> 20))
+    size = sum(path.stat().st_size for path in made)
+    _measure(space, REPLAY, size, "replay", partial(_replay, made, space.fresh("ese-replayed") / "built.edb"))
 
 
 def _measure(space: Workspace, case: str, size: int, what: str, work: Callable[[], None]) -> None:
@@ -95,6 +109,29 @@ def _read(paths: list[Path]) -> None:
     for log in read_logs(paths):
         if log.findings or not log.records:
             raise RuntimeError(f"{log.file}: {log.findings}")
+
+
+def _mailbox_logs(folder: Path, count: int) -> list[Path]:
+    """The logs of a simulated mailbox database from its creation on."""
+    plan = StorePlan(page_size=32768, layout=LogLayout.APART, seed=5)
+    store = InformationStore(folder / "store", plan)
+    hosted = store.add_database("Mailbox-01", mailboxes=5)
+    while hosted.engine is None or hosted.engine.stream.generation < count:
+        store.work(200)
+    hosted.engine.make_durable()
+    store.crash()
+    return sorted(hosted.log_folder.glob("*.log"))
+
+
+def _replay(logs: list[Path], output: Path) -> None:
+    """Redo and undo into a new file, without the verification that follows."""
+    output.unlink(missing_ok=True)
+    descriptor = new_file(output)
+    redo = Redo(plan_replay(logs, None, END_OF_LOGS), descriptor, output.name, name="", memory=DEFAULT_MEMORY)
+    redo.run(lambda _done, _total: None)
+    redo.undo()
+    redo.interpreter.target.cache.write()
+    os.close(descriptor)
 
 
 def main() -> int:

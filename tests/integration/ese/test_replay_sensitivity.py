@@ -130,15 +130,15 @@ def test_the_logs_written_again_give_the_same(stream: Stream, tmp_path: Path) ->
 @pytest.mark.parametrize("how", ["drop", "duplicate", "reorder"])
 def test_tampered_records(stream: Stream, tmp_path: Path, how: str) -> None:
     """A record that is missing, there twice or in another's place is noticed, or does no harm."""
-    found = attempts(stream, tmp_path, how, range(25))
-    assert found["refused"] > 5
+    found = attempts(stream, tmp_path, how, range(15))
+    assert found["refused"] > 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["drop", "duplicate", "reorder"])
 def test_many_tampered_records(stream: Stream, tmp_path: Path, how: str) -> None:
     """The same for hundreds of records."""
-    attempts(stream, tmp_path, how, range(1000, 1400))
+    attempts(stream, tmp_path, how, range(1000, 1060))
 
 
 def test_flipped_bits_in_a_log(stream: Stream, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from perdure.testing.ese_logs import (
 )
 
 ROOT = Path(__file__).parents[3]
-COMMANDS = ["header", "verify", "dump-log", "space", "tables", "rows"]
+COMMANDS = ["header", "verify", "dump-log", "space", "tables", "rows", "replay"]
 COLUMNS = (Column(1, "number", ColumnType.LONG, 4, offset=4), Column(128, "name", ColumnType.TEXT, 255, codepage=1252))
 DAMAGE, NOT_FOUND, UNUSABLE, BAD_INPUT = 7, 3, 5, 2
 

@@ -123,7 +123,6 @@ def test_what_is_not_as_the_record_says(scene: ReplayScene) -> None:
         node_record(32, 5, (10, 11), line=1),
         node_record(30, 5, (10, 11), lengths(2, 1) + b"aa1", line=0),
         node_record(31, 5, (10, 11), lengths(2, 1) + bytes(4) + b"xx1", line=1),
-        node_record(33, 5, (10, 11), lengths(1, 1, 1) + b"9", line=1),
         node_record(35, 5, (10, 11), line=2),
     ):
         with pytest.raises((Contradiction, EseDamaged), match="page 5"):

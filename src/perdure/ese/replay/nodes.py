@@ -125,8 +125,6 @@ class NodeRecords:
             self._lack(head, session, head.version)
             return
         node = page.node(head.line)
-        if node.flags & _DELETED:
-            raise Contradiction(f"the node on line {head.line} is deleted, and gets other data", page.number)
         data = new_data(log, at, node, page.number)
         if session is not None and head.flags & VERSIONED:
             session.remember(head.level, _replace_change(head, head.version, node, data))
