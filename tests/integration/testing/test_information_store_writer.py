@@ -35,9 +35,20 @@ def store(tmp_path: Path) -> Iterator[InformationStore]:
         tmp_path / "store", StorePlan(page_size=4096, seed=7), clock=SteppingClock(), options=options
     )
     made.add_database(NAME, mailboxes=2)
-    made.work(250)
+    made.work(120)
+    work_through_logs(made)
     yield made
     made.stop()
+
+
+def work_through_logs(store: InformationStore) -> None:
+    """Work, with the log closed now and then, so that pages of older logs have to be written."""
+    for _ in range(4):
+        store.work(25)
+        for engine in {id(one.engine): one.engine for one in store.databases.values()}.values():
+            assert engine is not None
+            engine.roll()
+            engine.maintain()
 
 
 def logs_of(store: InformationStore, name: str = NAME) -> list[int]:
@@ -55,7 +66,7 @@ def back_up(store: InformationStore, writer: BackupWriter, kind: BackupKind, *, 
         for path in hosted.log_folder.glob("E00*.log"):
             shutil.copy(path, image)
     writer.thaw(made)
-    store.work(60)
+    work_through_logs(store)
     return writer.complete(made, [NAME])[0]
 
 
@@ -149,7 +160,8 @@ def test_circular_logging_deletes_logs_and_refuses_incremental(store: Informatio
     """With circular logging the engine deletes logs by itself, and a backup that would need them is refused."""
     switch_circular_logging(store, circular=True)
     before = logs_of(store)
-    store.work(300)
+    work_through_logs(store)
+    store.work(50)
     writer = BackupWriter(store)
     assert logs_of(store)[0] > before[0]
     with pytest.raises(NonRetryable, match="circular"):
@@ -184,7 +196,7 @@ def test_logs_that_another_database_of_the_stream_needs_stay(tmp_path: Path) -> 
         made = writer.prepare([name], BackupKind.FULL)
         writer.freeze(made)
         writer.thaw(made)
-        store.work(60)
+        work_through_logs(store)
         (done,) = writer.complete(made, [name])
         if name == "A":
             assert done.truncated is None

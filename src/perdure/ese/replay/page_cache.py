@@ -115,6 +115,11 @@ class PageCache:
             os.ftruncate(self._descriptor, (page_count + HEADER_PAGES) * self._size)
             self.page_count = page_count
 
+    @property
+    def changed(self) -> frozenset[int]:
+        """Pages that differ from the file."""
+        return frozenset(self._changed)
+
     def write(self, keep: Collection[int] = ()) -> dict[int, EditablePage]:
         """Write every changed page, in the order of the file.
 

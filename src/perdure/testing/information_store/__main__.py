@@ -1,4 +1,9 @@
-"""A store as a process: ``python -m perdure.testing.information_store FOLDER``."""
+"""A store as a process: ``python -m perdure.testing.information_store FOLDER``.
+
+It serves the writer protocol on ``perdure-writer.sock`` in the folder, and with ``--copies`` in the folder of every
+other node. It prints ``serving`` when it is ready, ends in order on SIGTERM, and may be killed at any moment: the next
+start recovers. With ``--control`` it reads orders of an administrator, one a line, and answers each with a line.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +11,37 @@ import argparse
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
-from perdure.snapshots.writer import FREEZE_LIMIT_S, SOCKET_NAME, DatabaseState
-from perdure.snapshots.writer_server import serve_writer
-from perdure.testing.information_store.backup_writer import BackupWriter
+from perdure.snapshots.writer import FREEZE_LIMIT_S
+from perdure.testing.information_store.availability import AvailabilityGroup
 from perdure.testing.information_store.disk import Disk
-from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.layout import LogLayout, StorePlan, read_plan
+from perdure.testing.information_store.serving import ORDERS, Serving
 from perdure.testing.information_store.store import InformationStore, StoreOptions
 
 _MEBIBYTE = 1 << 20
-_SLICE_S = 0.05
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="information_store", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the store's folder; it is made if it holds no store")
-    parser.add_argument(
-        "--databases", default="Mailbox-01", metavar="NAME,…", help="names of the databases of a new store"
-    )
-    parser.add_argument("--mailboxes", type=int, default=8, metavar="N", help="mailboxes of every new database")
-    parser.add_argument("--size", type=int, default=0, metavar="MIB", help="size to which every new database is filled")
-    parser.add_argument("--page-size", type=int, default=32768, choices=(4096, 8192, 16384, 32768))
-    parser.add_argument(
-        "--rate", type=float, default=20.0, metavar="N", help="transactions a second and database; 0: none"
-    )
-    parser.add_argument("--layout", type=LogLayout, default=LogLayout.APART, choices=list(LogLayout))
-    parser.add_argument("--circular", action="store_true", help="circular logging, in a new store")
-    parser.add_argument("--checkpoint-depth", type=int, default=20, metavar="N", help="in log generations")
-    parser.add_argument(
-        "--log-resilience", type=int, default=1, metavar="N", help="newest generations that may be lost"
-    )
-    parser.add_argument("--freeze-limit", type=float, default=FREEZE_LIMIT_S, metavar="S")
-    parser.add_argument(
-        "--sync", action="store_true", help="really sync what is written: slow, and needless for kill -9"
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("folder", type=Path, help="the store's folder; it is made if it holds no store")
+    add("--databases", default="Mailbox-01", metavar="NAME,…", help="names of the databases of a new store")
+    add("--mailboxes", type=int, default=8, metavar="N", help="mailboxes of every new database")
+    add("--size", type=int, default=0, metavar="MIB", help="size to which every new database is filled")
+    add("--page-size", type=int, default=32768, choices=(4096, 8192, 16384, 32768), help="of a new store")
+    add("--rate", type=float, default=20.0, metavar="N", help="transactions a second and database; 0 for none")
+    add("--layout", type=LogLayout, default=LogLayout.APART, choices=list(LogLayout), help="of a new store's log")
+    add("--circular", action="store_true", help="circular logging, in a new store")
+    add("--checkpoint-depth", type=int, default=20, metavar="N", help="in log generations")
+    add("--log-resilience", type=int, default=1, metavar="N", help="newest generations that may be lost")
+    add("--freeze-limit", type=float, default=FREEZE_LIMIT_S, metavar="S", help="seconds until writers thaw")
+    add("--node", default="node-1", help="this node's name, with --copies")
+    add("--copies", default="", metavar="NODE=FOLDER[:LAG],…", help="other nodes, with the seconds they stay behind")
+    add("--sync", action="store_true", help="really sync what is written: slow, and needless for kill -9")
+    add("--control", action="store_true", help=f"read orders: {', '.join(ORDERS)}")
+    add("--seed", type=int, default=0, help="decides what clients do in a new store")
     return parser
 
 
@@ -53,54 +51,66 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    store = _store(arguments)
-    writer = BackupWriter(store, freeze_limit_s=arguments.freeze_limit)
-    with serve_writer(writer, arguments.folder / SOCKET_NAME):
-        sys.stdout.write("serving\n")
-        sys.stdout.flush()
-        workers = [
-            threading.Thread(target=_work, args=(hosted, arguments.rate, stop), name=hosted.name)
-            for hosted in store.databases.values()
-        ]
-        for worker in workers:
-            worker.start()
+    world = _group(arguments) if arguments.copies else _store(arguments)
+    serving = Serving(world, rate=arguments.rate, mailboxes=arguments.mailboxes, freeze_limit_s=arguments.freeze_limit)
+    with serving.running():
+        _say("serving")
+        if arguments.control:
+            threading.Thread(target=_obey, args=(serving,), daemon=True).start()
         stop.wait()
-        for worker in workers:
-            worker.join()
-    store.stop()
     return 0
 
 
-def _store(arguments: argparse.Namespace) -> InformationStore:
-    options = StoreOptions(arguments.checkpoint_depth, arguments.log_resilience)
-    disk = Disk(really_syncs=arguments.sync)
-    if read_plan(arguments.folder) is not None:
-        return InformationStore.open(arguments.folder, disk=disk, options=options)
-    plan = StorePlan(
+def _obey(serving: Serving) -> None:
+    for line in sys.stdin:
+        _say(serving.obey(line))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _options(arguments: argparse.Namespace) -> StoreOptions:
+    return StoreOptions(arguments.checkpoint_depth, arguments.log_resilience)
+
+
+def _plan(arguments: argparse.Namespace) -> StorePlan:
+    return StorePlan(
         page_size=arguments.page_size,
         circular=arguments.circular,
         layout=arguments.layout,
         seed=arguments.seed,
     )
-    store = InformationStore(arguments.folder, plan, disk, options=options)
+
+
+def _store(arguments: argparse.Namespace) -> InformationStore:
+    disk, options = Disk(really_syncs=arguments.sync), _options(arguments)
+    if read_plan(arguments.folder) is not None:
+        return InformationStore.open(arguments.folder, disk=disk, options=options)
+    store = InformationStore(arguments.folder, _plan(arguments), disk, options=options)
     for name in arguments.databases.split(","):
         store.add_database(name, mailboxes=arguments.mailboxes, size=arguments.size * _MEBIBYTE)
     return store
 
 
-def _work(hosted: HostedDatabase, rate: float, stop: threading.Event) -> None:
-    """Let a database's clients work at a rate; what a pause has held up is not made up for."""
-    if not rate:
-        return
-    due = time.monotonic()
-    while not stop.is_set():
-        late = time.monotonic() - due
-        if late < 0:
-            stop.wait(min(-late, _SLICE_S))
-            continue
-        due = max(due, time.monotonic() - 1) + 1 / rate
-        while hosted.state is DatabaseState.MOUNTED and not hosted.step():
-            pass
+def _group(arguments: argparse.Namespace) -> AvailabilityGroup:
+    """The nodes of a group; the journal lies in the first one's folder."""
+    folders, lags = {arguments.node: arguments.folder}, {}
+    for copy in arguments.copies.split(","):
+        node, _, rest = copy.partition("=")
+        folder, _, lag = rest.partition(":")
+        folders[node], lags[node] = Path(folder), float(lag or 0)
+    journals = arguments.folder / "journal"
+    new = read_plan(arguments.folder) is None
+    group = AvailabilityGroup(folders, _plan(arguments), journals, options=_options(arguments))
+    if not new:
+        return group
+    for name in arguments.databases.split(","):
+        group.add_database(name, arguments.node, mailboxes=arguments.mailboxes, size=arguments.size * _MEBIBYTE)
+        for node, lag in lags.items():
+            group.add_copy(name, node, lag_s=lag)
+    return group
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from perdure.testing.information_store.disk import Disk
 from perdure.testing.information_store.engine import Engine
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.journal import JournalWriter
-from perdure.testing.information_store.layout import StorePlan
+from perdure.testing.information_store.layout import CopyPlace, StorePlan, read_copies, read_plan, write_copies
 from perdure.testing.information_store.replica import Replica
 from perdure.testing.information_store.store import InformationStore, StoreOptions
 from perdure.testing.information_store.stream_end import close_stream_end, closed_logs, find_stream_end
@@ -65,8 +65,20 @@ class AvailabilityGroup:
 
     def __post_init__(self) -> None:
         self.chance = Random(self.plan.seed)  # noqa: S311 - content, not a secret
-        for name in self.folders:
-            self.nodes[name] = GroupNode(name, self._new_store(name))
+        for name, folder in self.folders.items():
+            plan = read_plan(folder)
+            store = self._new_store(name) if plan is None else self._reopened(name)
+            self.nodes[name] = GroupNode(name, store)
+        for node in self.nodes.values():
+            for known in read_copies(node.folder):
+                replica = Replica(
+                    node.name, node.folder, known.place, self.plan.page_size, known.lag_s, failure=known.failure
+                )
+                node.replicas[known.place.name] = replica
+                replica.find_out()
+            for hosted in node.store.databases.values():
+                if hosted.engine is not None:
+                    self._guard(hosted)
 
     def add_database(self, name: str, node: str, *, mailboxes: int = 0, size: int = 0) -> HostedDatabase:
         """Make a database that is active on a node."""
@@ -93,6 +105,7 @@ class AvailabilityGroup:
             made = Replica(node, target.folder, hosted.place, self.plan.page_size, lag_s)
             target.replicas[name] = made
             self._seed(made)
+            self._remember()
             return made
 
     def reseed(self, name: str, node: str) -> None:
@@ -103,6 +116,7 @@ class AvailabilityGroup:
             replica.inspected = replica.replayed = 0
             self._seed(replica)
             replica.failure = ""
+            self._remember()
 
     def ship(self) -> None:
         """Copy closed logs to all passive copies, and let them replay what is due."""
@@ -224,6 +238,21 @@ class AvailabilityGroup:
             journals=self.journals,
         )
 
+    def _reopened(self, name: str) -> InformationStore:
+        """The store of a node that was stopped, or killed, with what was active there."""
+        store = InformationStore.open(
+            self.folders[name], clock=self.clock, options=self.options, node=name, journals=self.journals
+        )
+        self.plan = msgspec.structs.replace(store.plan, databases=(), seed=self.plan.seed)
+        return store
+
+    def _remember(self) -> None:
+        for node in self.nodes.values():
+            write_copies(
+                node.folder,
+                [CopyPlace(one.place, one.lag_s, one.failure) for one in node.replicas.values()],
+            )
+
     def _seed(self, replica: Replica) -> None:
         """Copy the active database and the logs that it needs, at one moment."""
         name = replica.place.name
@@ -247,6 +276,7 @@ class AvailabilityGroup:
         replica = target.replicas.pop(name)
         target.store.take_in(replica.place)
         self._guard(target.store.databases[name])
+        self._remember()
 
     def _guard(self, hosted: HostedDatabase) -> None:
         """Circular logging keeps what a copy still needs."""

@@ -37,7 +37,7 @@ from perdure.testing.information_store.header_fields import BackupStamp, Databas
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.store import InformationStore
 
-__all__ = ["BackupWriter"]
+__all__ = ["BackupWriter", "mark_of"]
 
 _BEGIN, _TRUNCATE, _UPDATE, _ABORT, _STOP = 1, 3, 4, 5, 6
 """Phases of a backup in the log."""
@@ -138,7 +138,7 @@ class BackupWriter:
             del self._sets[backup_set]
             named = [hosted for hosted in done.databases if hosted.name in succeeded]
             done.databases = named
-            results = [self._stamp(done, hosted) for hosted in named]
+            results = [self.stamp(done, hosted) for hosted in named]
             return tuple(results)
 
     def abort(self, backup_set: str) -> None:
@@ -170,9 +170,9 @@ class BackupWriter:
             node=self._store.node,
             replayed_generation=engine.stream.generation if engine is not None else 0,
             copies=self._copies(hosted.name),
-            last_full=_mark(fields.full),
-            last_incremental=_mark(fields.incremental),
-            last_copy=_mark(fields.copy),
+            last_full=mark_of(fields.full),
+            last_incremental=mark_of(fields.incremental),
+            last_copy=mark_of(fields.copy),
         )
 
     def _fields(self, hosted: HostedDatabase) -> DatabaseFields:
@@ -241,7 +241,8 @@ class BackupWriter:
             file.fields.snapshot = stamp
             file.write_header()
 
-    def _stamp(self, done: BackupSet, hosted: HostedDatabase) -> CompletedDatabase:
+    def stamp(self, done: BackupSet, hosted: HostedDatabase) -> CompletedDatabase:
+        """Let a database's header remember a backup, and truncate its log."""
         engine, database = hosted.engine, hosted.database
         if engine is None or database is None:
             return CompletedDatabase(hosted.name, stamped=False)
@@ -283,7 +284,8 @@ def _engine_of(hosted: HostedDatabase) -> Engine:
     return hosted.engine
 
 
-def _mark(stamp: BackupStamp) -> BackupMark | None:
+def mark_of(stamp: BackupStamp) -> BackupMark | None:
+    """A backup that a header remembers, as the protocol says it."""
     if not stamp:
         return None
     moment: datetime = time_of(stamp.time)

@@ -15,6 +15,7 @@ from perdure.ese.structures import LogPosition
 from perdure.testing.information_store import log_records as log
 from perdure.testing.information_store.clock import Clock, machine_clock
 from perdure.testing.information_store.disk import Disk
+from perdure.testing.information_store.engine_settings import EngineSettings
 from perdure.testing.information_store.header_fields import (
     NOWHERE,
     AttachedDatabase,
@@ -37,10 +38,11 @@ from perdure.testing.information_store.mounted_database import MountedDatabase
 from perdure.testing.information_store.paged_file import PagedFile
 from perdure.testing.information_store.schema import TableSchema
 from perdure.testing.information_store.tree_pages import TreePage
-from perdure.testing.information_store.trees import Tree, TreeStore
+from perdure.testing.information_store.tree_store import TreeStore
+from perdure.testing.information_store.trees import Tree
 from perdure.testing.information_store.versions import Session
 
-__all__ = ["CLEAN", "DIRTY", "Engine", "EngineSettings"]
+__all__ = ["CLEAN", "DIRTY", "Engine"]
 
 JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 """States of a database's header."""
@@ -48,37 +50,6 @@ JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 _TRANSACTION_STEP = 4
 _SYSTEM_PROCESS = 1
 _CIRCULAR_NOW, _WAS_CIRCULAR = 2, 4
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """How an engine is set up.
-
-    Args:
-        log_folder: Where its log and checkpoint lie.
-        base: First three letters of the names of its logs.
-        page_size: Of its databases, bytes.
-        circular: Whether it deletes logs that no recovery of its own needs.
-        was_circular: Whether it once did.
-        checkpoint_depth: Log generations after which a changed page is written at the latest.
-        log_resilience: Newest generations that may be lost without making a database unusable.
-        initial_pages: Of a new database.
-        cached_pages: Of a database, in memory.
-        write_chance: How likely some dirty pages are written after a transaction.
-        seed: Decides what is written when.
-    """
-
-    log_folder: Path
-    base: str = "E00"
-    page_size: int = 32768
-    circular: bool = False
-    checkpoint_depth: int = 20
-    log_resilience: int = 1
-    initial_pages: int = 256
-    cached_pages: int = 4096
-    write_chance: float = 0.05
-    seed: int = 0
-    was_circular: bool = False
 
 
 @dataclass(eq=False, repr=False)
@@ -113,6 +84,8 @@ class Engine:
         self._version = 0
         self._gate = threading.Condition(threading.RLock())
         self._frozen = False
+        self._written_until = 0
+        self._commits_waiting = 0
         self._system = Session(_SYSTEM_PROCESS, self, system=True)
         self.stream = LogStream(
             self.disk,
@@ -197,6 +170,7 @@ class Engine:
 
     def make_durable(self) -> None:
         """Make all of the log durable."""
+        self._commits_waiting = 0
         for action in self.before_flush:
             action()
         self.stream.flush()
@@ -285,6 +259,12 @@ class Engine:
             self.make_durable()
         return place
 
+    def committed(self) -> None:
+        """A transaction was committed: its log becomes durable, at once or with a few others."""
+        self._commits_waiting += 1
+        if self._commits_waiting >= self.settings.commit_group:
+            self.make_durable()
+
     def clean_up(self) -> None:
         """Remove what ended transactions have left behind."""
         system = self._system
@@ -304,9 +284,10 @@ class Engine:
             file = database.file
             if self.chance.random() < self.settings.write_chance:
                 file.write_some(max(4, len(file.dirty) // 8), self.chance)
-            if behind > 0 and file.oldest_dirty(self.stream.end) >> 32 < behind:
+            if behind > self._written_until and file.oldest_dirty(self.stream.end) >> 32 < behind:
                 file.write_until(behind << 32)
             file.shed()
+        self._written_until = max(behind, 0)
         if (
             self.stream.generation > self.checkpoint.generation + 1
             and self.chance.random() < self.settings.write_chance

@@ -121,13 +121,15 @@ class HostedDatabase:
 
     def step(self) -> bool:
         """Let one client do one row operation; whether a transaction has ended."""
-        assert self.engine is not None
-        with self.engine.operating():
+        engine = self.engine
+        if engine is None:
+            return True
+        with engine.operating():
             if not self.clients:
-                return False
+                return True
             ended = self.chance.choice(self.clients).step()
             if ended and self.chance.random() < _MAINTAIN:
-                self.engine.maintain()
+                engine.maintain()
             return ended
 
     def work(self, transactions: int) -> None:

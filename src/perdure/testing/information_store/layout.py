@@ -8,9 +8,19 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["DatabasePlace", "LogLayout", "StorePlan", "read_plan", "write_plan"]
+__all__ = [
+    "CopyPlace",
+    "DatabasePlace",
+    "LogLayout",
+    "StorePlan",
+    "read_copies",
+    "read_plan",
+    "write_copies",
+    "write_plan",
+]
 
 _PLAN = "store.json"
+_COPIES = "copies.json"
 
 
 class LogLayout(StrEnum):
@@ -85,6 +95,31 @@ class StorePlan(msgspec.Struct, frozen=True):
         others = tuple(other for other in self.databases if other.name != place.name)
         ordered = sorted((*others, place), key=lambda one: one.name)
         return msgspec.structs.replace(self, databases=tuple(ordered))
+
+
+class CopyPlace(msgspec.Struct, frozen=True):
+    """A passive copy on a node.
+
+    Args:
+        place: Where it lies.
+        lag_s: Seconds by which its replay stays behind.
+        failure: Why it cannot go on, empty while it can.
+    """
+
+    place: DatabasePlace
+    lag_s: float = 0.0
+    failure: str = ""
+
+
+def read_copies(folder: Path) -> list[CopyPlace]:
+    """The passive copies that a node's folder remembers."""
+    path = folder / _COPIES
+    return msgspec.json.decode(path.read_bytes(), type=list[CopyPlace]) if path.exists() else []
+
+
+def write_copies(folder: Path, copies: list[CopyPlace]) -> None:
+    """Remember passive copies."""
+    (folder / _COPIES).write_bytes(msgspec.json.format(msgspec.json.encode(copies), indent=1))
 
 
 def read_plan(folder: Path) -> StorePlan | None:

@@ -23,8 +23,8 @@ Change = tuple[str, str, JournalRow | None]
 """Table, key and row of one change, as the journal notes it."""
 
 _POOL = 1 << 20
-_SMALLEST_BODY, _LARGEST_BODY = 64, 60_000
-_SKEW = 5.0
+_SMALLEST_BODY, _LARGEST_BODY = 64, 48_000
+_SKEW, _FILLING_SKEW = 10.0, 1.0
 _PLAIN = bytes(byte if byte >= 0x40 else byte + 0x40 for byte in range(256))
 """Some readers take a long value's part for compressed if it begins with a small byte; ours never do."""
 
@@ -61,10 +61,11 @@ class Bodies:
         words = self._chance.choices(_WORDS, k=self._chance.randint(1, 5))
         return f"{' '.join(words).capitalize()} ({number})"
 
-    def draw(self) -> bytes:
-        """One body; half are below 2 KiB, the mean is about 10 KiB."""
+    def draw(self, *, filling: bool = False) -> bytes:
+        """One body; half are below 120 bytes, the mean is about 4 KiB, or 24 KiB to fill a store."""
         chance = self._chance
-        size = int(_SMALLEST_BODY + (_LARGEST_BODY - _SMALLEST_BODY) * chance.random() ** _SKEW)
+        skew = _FILLING_SKEW if filling else _SKEW
+        size = int(_SMALLEST_BODY + (_LARGEST_BODY - _SMALLEST_BODY) * chance.random() ** skew)
         pool = self._text if chance.random() < 2 / 3 else self._noise
         start = chance.randrange(_POOL - size)
         return pool[start : start + size]

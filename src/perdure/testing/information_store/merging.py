@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.testing.information_store import log_records as log
-from perdure.testing.information_store.log_records import Merge, PageTarget
+from perdure.testing.information_store import page_records as log
+from perdure.testing.information_store.page_records import Merge, PageTarget
 from perdure.testing.information_store.tree_pages import DELETED, EMPTY, TreeNode, TreePage
 from perdure.testing.information_store.tree_paths import Path
 from perdure.testing.information_store.versions import Session

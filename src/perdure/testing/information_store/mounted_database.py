@@ -22,7 +22,8 @@ from perdure.testing.information_store.schema import (
 )
 from perdure.testing.information_store.space import DatabaseSpace, TreeSpace, create_tree, make_tree_at
 from perdure.testing.information_store.tables import StoreTable, chunk_size
-from perdure.testing.information_store.trees import Tree, TreeStore
+from perdure.testing.information_store.tree_store import TreeStore
+from perdure.testing.information_store.trees import Tree
 from perdure.testing.information_store.versions import Session
 
 __all__ = ["MountedDatabase"]

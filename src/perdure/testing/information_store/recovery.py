@@ -12,10 +12,10 @@ from perdure.testing.information_store.engine import Engine
 from perdure.testing.information_store.header_fields import log_position_bytes, log_time_bytes
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.journal import JournalWriter
-from perdure.testing.information_store.log_records import Actor
 from perdure.testing.information_store.log_stream import log_position, place_of
 from perdure.testing.information_store.mailboxes import schemas_of
 from perdure.testing.information_store.mounted_database import MountedDatabase
+from perdure.testing.information_store.page_records import Actor
 from perdure.testing.information_store.redo_in_place import OpenSession, redo_in_place
 from perdure.testing.information_store.stream_end import close_stream_end, closed_logs, find_stream_end
 from perdure.testing.information_store.tree_pages import DELETED, TreePage

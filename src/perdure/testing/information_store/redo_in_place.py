@@ -34,7 +34,11 @@ _INSERT_AND_REPLACE = 31
 _NEED_DATA_BEFORE = (_INSERT_AND_REPLACE, 32, 33, 34)
 """Records of changes that cannot be taken back without what was there before."""
 
+_ENDS = (7, 9)
+"""Records with which transactions end."""
+
 _Handler = Callable[[bytes, int, int], None]
+_Listen = Callable[[bytes, int], None]
 _PAGE = struct.Struct("<I")
 _TRANSACTION_AT = struct.Struct("<HBI")
 
@@ -121,7 +125,9 @@ def redo_in_place(path: Path, logs: Sequence[Path], page_size: int) -> RedoneDat
     else:
         fields.state, fields.dbid = DIRTY, redo.interpreter.dbid
         first = min([last.generation, *(session.begun for session in sessions)])
-        fields.min_required = fields.min_consistent = min(first, _first_change([log.path for log in plan.logs], held))
+        known = {page: generation for page in held if (generation := heard.first_change(page)) is not None}
+        others = _first_change([log.path for log in plan.logs], held.keys() - known.keys())
+        fields.min_required = fields.min_consistent = min([first, others, *known.values()])
         fields.max_required = fields.max_committed = last.generation
         fields.max_required_time = fields.max_committed_time = last.created.raw
         fields.detach, fields.detach_time = NOWHERE, bytes(8)
@@ -129,15 +135,23 @@ def redo_in_place(path: Path, logs: Sequence[Path], page_size: int) -> RedoneDat
     return RedoneDatabase(fields, sessions, held, heard.pages, target.counters.changed)
 
 
+def _ignore(_log: bytes, _at: int) -> None:
+    return
+
+
 class _Listener:
     """Listens to the records of a redo: where transactions begin, and on which pages they change data."""
 
     def __init__(self, redo: Redo, first: int) -> None:
         self.pages: dict[int, int] = {}
+        self._written: dict[int, int] = {}
+        self._held: set[int] = set()
         self._begun: dict[int, tuple[int, int]] = {}
         self._redo, self._first = redo, first
         handlers = redo.interpreter.handlers
         handlers[_BEGIN_TRANSACTION] = self._wrapped(handlers[_BEGIN_TRANSACTION], self._begins)
+        for kind in _ENDS:
+            handlers[kind] = self._wrapped(handlers[kind], after=self._ends)
         for kind in _NEED_DATA_BEFORE:
             handlers[kind] = self._wrapped(handlers[kind], self._changes)
 
@@ -147,31 +161,60 @@ class _Listener:
 
     def write(self) -> dict[int, EditablePage]:
         """Write all pages but those with uncommitted data, which are returned."""
-        interpreter = self._redo.interpreter
-        uncommitted = {
+        held = self._write(self._uncommitted())
+        self._held = set(held)
+        return held
+
+    def first_change(self, page: int) -> int | None:
+        """The generation from which on the file lacks changes of a page, ``None`` if it was never written here."""
+        return self._written.get(page)
+
+    def _uncommitted(self) -> set[int]:
+        return {
             self.pages[change.version]
-            for session in interpreter.sessions
+            for session in self._redo.interpreter.sessions
             for level in session.levels
             for change in level
             if change.version in self.pages
         }
-        return interpreter.target.cache.write(uncommitted)
+
+    def _write(self, keep: Collection[int]) -> dict[int, EditablePage]:
+        cache = self._redo.interpreter.target.cache
+        changed = cache.changed
+        held = cache.write(keep)
+        generation = self._generation()
+        for number in changed - held.keys():
+            self._written[number] = generation
+        return held
+
+    def _generation(self) -> int:
+        return self._redo.interpreter.sizes.position().generation
+
+    def _ends(self, _log: bytes, _at: int) -> None:
+        """A transaction has ended: a page that was held may be free of uncommitted data for a moment."""
+        if not self._held:
+            return
+        free = self._held - self._uncommitted()
+        if free:
+            self._write(self._redo.interpreter.target.cache.changed - free)
+            self._held -= free
 
     def after_log(self, _done: int, _total: int) -> None:
         """Write what can be written after a log."""
         self.write()
 
     @staticmethod
-    def _wrapped(handler: _Handler, listen: Callable[[bytes, int], None]) -> _Handler:
+    def _wrapped(handler: _Handler, listen: _Listen = _ignore, *, after: _Listen = _ignore) -> _Handler:
         def both(log: bytes, at: int, size: int) -> None:
             listen(log, at)
             handler(log, at, size)
+            after(log, at)
 
         return both
 
     def _begins(self, log: bytes, at: int) -> None:
         process, _, transaction = _TRANSACTION_AT.unpack_from(log, at + 1)
-        self._begun[process] = (transaction, self._redo.interpreter.sizes.position().generation)
+        self._begun[process] = (transaction, self._generation())
 
     def _changes(self, log: bytes, at: int) -> None:
         (page,) = _PAGE.unpack_from(log, at + 4)

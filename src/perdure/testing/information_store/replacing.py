@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from perdure.testing.information_store.log_records import (
-    Actor,
-    NodeTarget,
-    PageTarget,
-    replace,
-    replace_by_difference,
-)
+from perdure.testing.information_store.page_records import Actor, NodeTarget, PageTarget, replace, replace_by_difference
 
 __all__ = ["replace_record"]
 

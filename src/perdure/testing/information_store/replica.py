@@ -46,7 +46,9 @@ class Replica:
     replayed: int = 0
     failure: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock)
-    """Held while its files change, and while they are frozen."""
+    """Held while its files change."""
+    frozen: threading.Event = field(default_factory=threading.Event)
+    """Set while they must not change."""
 
     @property
     def path(self) -> Path:
@@ -73,10 +75,20 @@ class Replica:
         """Its logs by generation."""
         return closed_logs(self.log_folder, self.place.base)
 
+    def find_out(self) -> None:
+        """Learn from its files how far it is, after a start."""
+        if not self.path.exists():
+            self.failure = self.failure or "it was never seeded"
+            return
+        fields = self.fields()
+        self.inspected = max(self.logs(), default=fields.consistent.generation)
+        self.replayed = fields.consistent.generation if fields.state == CLEAN else fields.max_committed
+        self.replayed = min(self.replayed, self.inspected)
+
     def receive(self, shipped: dict[int, Path]) -> None:
         """Copy closed logs of the active copy that are not here yet, and inspect each."""
         with self.lock:
-            while self.healthy and self.inspected + 1 in shipped:
+            while self.healthy and not self.frozen.is_set() and self.inspected + 1 in shipped:
                 source = shipped[self.inspected + 1]
                 arriving = self.log_folder / f"{source.name}.arriving"
                 shutil.copyfile(source, arriving)
@@ -90,31 +102,33 @@ class Replica:
     def replay(self, now: datetime) -> None:
         """Replay what was inspected, up to where the lag allows."""
         with self.lock:
-            if not self.healthy:
+            if not self.healthy or self.frozen.is_set():
                 return
             logs = self.logs()
             until = max((number for number, path in logs.items() if self._is_due(path, now)), default=0)
             self.replay_until(min(until, self.inspected))
 
-    def replay_until(self, generation: int, extra: Path | None = None) -> None:
-        """Replay up to a generation; ``extra`` is the log behind it, which need not be full."""
+    def replay_until(self, generation: int) -> None:
+        """Replay up to a generation."""
         with self.lock:
-            if (generation <= self.replayed and extra is None) or not self.path.exists():
+            if generation <= self.replayed or not self.path.exists():
                 return
             fields = self.fields()
-            if fields.state != CLEAN and generation < fields.max_committed and extra is None:
+            if fields.state != CLEAN and generation < fields.max_committed:
                 return  # it was seeded with changes of logs that are still to come
             logs = [path for number, path in self.logs().items() if number <= generation]
             try:
-                redo_in_place(self.path, [*logs, *([extra] if extra is not None else [])], self.page_size)
+                redo_in_place(self.path, logs, self.page_size)
             except EseDamaged as error:
                 self.failure = error.message
                 return
-            self.replayed = max(generation, self.replayed) + (1 if extra is not None else 0)
+            self.replayed = generation
 
     def truncate(self, below: int) -> None:
         """Delete logs that neither this copy nor a backup needs any more."""
         with self.lock:
+            if self.frozen.is_set():
+                return
             fields = self.fields()
             needed = self.replayed + 1 if fields.state == CLEAN else fields.min_required
             for generation, path in self.logs().items():

@@ -11,10 +11,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from perdure.testing.information_store import log_records as log
-from perdure.testing.information_store.log_records import PageTarget
+from perdure.testing.information_store import page_records as log
+from perdure.testing.information_store.log_records import extend_database
+from perdure.testing.information_store.page_records import PageTarget
 from perdure.testing.information_store.tree_pages import LEAF, ROOT, SPACE, STORED_FLAGS, TreePage
-from perdure.testing.information_store.trees import Tree, TreeStore
+from perdure.testing.information_store.tree_store import TreeStore
+from perdure.testing.information_store.trees import Tree
 from perdure.testing.information_store.versions import Session
 
 __all__ = ["DatabaseSpace", "TreeSpace", "create_tree"]
@@ -288,7 +290,7 @@ class DatabaseSpace(TreeSpace):
         file = self.store.file
         last = file.last_page
         more = max(count, self.extension, last // 20)
-        self.store.log(log.extend_database(self.store.dbid, last + more))
+        self.store.log(extend_database(self.store.dbid, last + more))
         file.extend(last + more)
         self._own(session, last + 1, more)
         self._add_available(session, last + 1, more)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from perdure.testing.information_store import log_records as log
-from perdure.testing.information_store.log_records import PageTarget, Split
+from perdure.testing.information_store import page_records as log
+from perdure.testing.information_store.page_records import PageTarget, Split
 from perdure.testing.information_store.replacing import replace_record
 from perdure.testing.information_store.tree_pages import (
     LEAF,

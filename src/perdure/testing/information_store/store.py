@@ -14,7 +14,8 @@ from perdure.ese.database import Database
 from perdure.snapshots.writer import DatabaseState
 from perdure.testing.information_store.clock import Clock, machine_clock
 from perdure.testing.information_store.disk import Disk
-from perdure.testing.information_store.engine import CLEAN, Engine, EngineSettings
+from perdure.testing.information_store.engine import CLEAN, Engine
+from perdure.testing.information_store.engine_settings import EngineSettings
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.layout import DatabasePlace, StorePlan, read_plan, write_plan
 from perdure.testing.information_store.mailboxes import schemas_of
@@ -35,12 +36,14 @@ class StoreOptions:
         log_resilience: Newest generations that may be lost without making a database unusable.
         cached_pages: Of a database, in memory.
         write_chance: How likely some dirty pages are written after a transaction.
+        commit_group: Commits that become durable with one write of the log, as those of several clients do.
     """
 
     checkpoint_depth: int = 20
     log_resilience: int = 1
     cached_pages: int = 4096
     write_chance: float = 0.05
+    commit_group: int = 1
 
 
 @dataclass(eq=False, repr=False)
@@ -81,11 +84,13 @@ class InformationStore:
         disk: Disk | None = None,
         clock: Clock = machine_clock,
         options: StoreOptions = StoreOptions(),
+        node: str = "",
+        journals: Path | None = None,
     ) -> InformationStore:
         """Start a store that is there, recover it if it was not shut down in order, and mount what it had mounted."""
         plan = read_plan(folder)
         assert plan is not None, f"{folder} holds no store"
-        store = InformationStore(folder, plan, disk or Disk(), clock, options)
+        store = InformationStore(folder, plan, disk or Disk(), clock, options, node, journals)
         for place in plan.databases:
             store.databases[place.name] = store._hosted(place)
         for place in plan.databases:
@@ -230,6 +235,7 @@ class InformationStore:
             self.options.log_resilience,
             cached_pages=self.options.cached_pages,
             was_circular=self.plan.was_circular,
+            commit_group=self.options.commit_group,
             write_chance=self.options.write_chance,
             seed=self.chance.getrandbits(32),
         )

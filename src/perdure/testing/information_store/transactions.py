@@ -11,7 +11,7 @@ from perdure.testing.information_store.journal import JournalRow, JournalWriter,
 from perdure.testing.information_store.mailboxes import FOLDERS, Mailbox, Mailboxes, MailboxRows, Values
 from perdure.testing.information_store.row_format import Separated
 from perdure.testing.information_store.schema import folder_table, message_table
-from perdure.testing.information_store.trees import KeyNotFound
+from perdure.testing.information_store.tree_store import KeyNotFound
 from perdure.testing.information_store.versions import Session, WriteConflict
 
 __all__ = ["Client", "Mix"]
@@ -111,8 +111,8 @@ class Client:
         self.mailboxes.by_number[number] = mailbox
         self._commit()
 
-    def deliver(self, count: int, *, durable: bool = True) -> int:
-        """Deliver so many messages in one transaction.
+    def deliver(self, count: int) -> int:
+        """Deliver so many large messages in one transaction, to fill a store.
 
         Returns:
             Bytes of their bodies.
@@ -121,10 +121,10 @@ class Client:
         total = 0
         for _ in range(count):
             mailbox = self._mailbox()
-            body = self.mailboxes.bodies.draw()
+            body = self.mailboxes.bodies.draw(filling=True)
             total += len(body)
             self._deliver(mailbox, body)
-        self._commit(durable=durable)
+        self._commit()
         return total
 
     def _transaction(self) -> Iterator[None]:
@@ -307,7 +307,7 @@ class Client:
             self.session.roll_back()
         self._pending = {}
 
-    def _commit(self, *, durable: bool = True) -> None:
+    def _commit(self) -> None:
         place = self.session.commit()
         changed: list[tuple[str, str, JournalRow | None]] = []
         for (name, identifier), (rows, values) in self._pending.items():
@@ -324,8 +324,7 @@ class Client:
             return
         self.journal.commit(place, changed, self.engine.clock().timestamp())
         self.committed(place)
-        if durable:
-            self.engine.make_durable()
+        self.engine.committed()
 
 
 def _number(values: Values, name: str) -> int:

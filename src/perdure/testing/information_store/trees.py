@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from perdure.testing.information_store import log_records as log
-from perdure.testing.information_store.log_records import NodeTarget, Operation, PageTarget, RecordFlag
+from perdure.testing.information_store import page_records as log
 from perdure.testing.information_store.merging import clean_up
-from perdure.testing.information_store.paged_file import PagedFile
+from perdure.testing.information_store.page_records import NodeTarget, Operation, PageTarget, RecordFlag
 from perdure.testing.information_store.replacing import replace_record
 from perdure.testing.information_store.splitting import split
 from perdure.testing.information_store.tree_pages import (
@@ -18,68 +16,16 @@ from perdure.testing.information_store.tree_pages import (
     BY_KEY,
     DELETED,
     LEAF,
-    SPACE,
     TreeNode,
     TreePage,
     child_of,
     shared_length,
 )
 from perdure.testing.information_store.tree_paths import INSERT, REPLACE, Path, Pending
+from perdure.testing.information_store.tree_store import KeyDuplicate, KeyNotFound, PageSource, TreeStore
 from perdure.testing.information_store.versions import Session, Version, WriteConflict
 
-__all__ = ["KeyDuplicate", "KeyNotFound", "PageSource", "Tree", "TreeStore"]
-
-
-class KeyDuplicate(Exception):
-    """The tree has the key already."""
-
-
-class KeyNotFound(Exception):
-    """The tree does not have the key."""
-
-
-class PageSource(Protocol):
-    """Where a tree gets its pages from."""
-
-    def allocate(self, session: Session) -> int:
-        """A page that nobody uses; what gives it is logged."""
-
-    def free(self, session: Session, page: int) -> None:
-        """Give a page back."""
-
-
-@dataclass(eq=False, repr=False)
-class TreeStore:
-    """What all trees of a database share.
-
-    Args:
-        file: Its pages.
-        log: Adds a record to the log and gives its place.
-        append_together: Adds two records of the same generation.
-        dbid: The database's number in the log.
-        next_version: A new version number.
-    """
-
-    file: PagedFile
-    log: Callable[[bytes], int]
-    append_together: Callable[[bytes, bytes], int]
-    dbid: int
-    next_version: Callable[[], int]
-    unlogged_before: dict[int, Version] = field(default_factory=dict)
-    """Uncommitted replaces whose data before is not in the log, by version."""
-
-    reserving: dict[int, Tree] = field(default_factory=dict)
-    """Trees in which a rollback may need space, by object number."""
-
-    def reserved_on(self, page: TreePage) -> int:
-        """Bytes of a page that rollbacks may need."""
-        tree = self.reserving.get(page.objid)
-        return tree.reserved_on(page) if tree is not None and page.leaf and not page.flags & SPACE else 0
-
-    def next_dbtime(self) -> int:
-        """The next count of changes."""
-        self.file.fields.dbtime += 1
-        return self.file.fields.dbtime
+__all__ = ["Tree"]
 
 
 @dataclass(eq=False, repr=False)

@@ -6,14 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from perdure.testing.information_store.log_records import (
-    Actor,
-    begin,
-    begin_transaction,
-    commit,
-    commit_transaction,
-    rollback,
-)
+from perdure.testing.information_store.log_records import begin, begin_transaction, commit, commit_transaction, rollback
+from perdure.testing.information_store.page_records import Actor, Operation
 
 __all__ = ["Session", "TransactionLog", "Version", "VersionedTree", "WriteConflict"]
 
@@ -148,7 +142,8 @@ class Session:
             version = self.versions.pop()
             version.tree.take_back(self, version)
             version.tree.release(self, version)
-            self.to_clean.append(version)
+            if version.operation == Operation.INSERT:
+                self.to_clean.append(version)
         logged = self._logged_level >= self.level
         self.level -= 1
         self._actor = None
@@ -173,7 +168,8 @@ class Session:
     def _end(self) -> None:
         for version in self.versions:
             version.tree.release(self, version)
-            self.to_clean.append(version)
+            if version.operation == Operation.FLAG_DELETE:
+                self.to_clean.append(version)
         self.versions = []
         self.begun_at = 0
 
