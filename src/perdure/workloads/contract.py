@@ -47,6 +47,7 @@ __all__ = [
     "LocatingWorkload",
     "LogReader",
     "RestoredItem",
+    "RunningSession",
     "Session",
     "SpreadingWorkload",
     "StartedWorkload",
@@ -224,6 +225,15 @@ class Session(Protocol):
 
         With ``base`` the readers' ``changed`` says which pages may differ from it, or ``None`` if that is unknown.
         """
+        ...
+
+
+@runtime_checkable
+class RunningSession(Protocol):
+    """A session that yields its log in runs of segments, which are made durable together."""
+
+    def log_runs(self) -> Iterator[Sequence[LogSegment]]:
+        """As ``log``: a run must be durable before the next is asked for."""
         ...
 
 
