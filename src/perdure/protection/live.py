@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,8 +24,16 @@ from perdure.protection.image_restore import read_file
 from perdure.protection.live_results import Checked, Shipped
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
-from perdure.protection.storing import Stored, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, RunningSession, Session
+from perdure.protection.storing import Stored, by_comparing, by_tracking, compare_image, store_image
+from perdure.workloads.contract import (
+    BackupSession,
+    BaseImage,
+    Image,
+    LayoutSession,
+    MovingImage,
+    RunningSession,
+    Session,
+)
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -237,7 +246,8 @@ class LiveSource:
         self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
         with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
             self._ship_before_commit()
-            checked = self._beside(lambda report: self._compared(image, previous, report), progress, None)
+            compared = self._compared_moving if isinstance(image, MovingImage) else self._compared
+            checked = self._beside(lambda report: compared(image, previous, report), progress, None)
         pages = sum(len(found.pages) for found in checked.found.values())
         outcome = f"consistency check repaired {pages} pages" if pages else "consistency check found no difference"
         self.protected.note_state(ReplicaState.OK, outcome)
@@ -277,10 +287,28 @@ class LiveSource:
         )
         return Checked(found, sizes, repair.point, read)
 
+    def _compared_moving(self, image: Image, point: RecoveryPoint, progress: Progress) -> Checked:
+        """One pass: what differs is stored at once, and then told apart from what the log says to have changed."""
+        assert isinstance(image, MovingImage)
+        vault, source = self.protected.vault, self.protected.source.id
+        stored = store_image(
+            vault,
+            source,
+            image,
+            point,
+            find=by_comparing(vault, progress),
+            cause="consistency check",
+            inconsistent_ns=self.protected.inconsistent_ns(point),
+            progress=progress,
+        )
+        found = {name: replace(part, pages=image.unexplained(name, part.pages)) for name, part in stored.found.items()}
+        sizes = {file.name: file.page_size for file in stored.point.files}
+        return Checked(found, sizes, stored.point, stored.point.read)
+
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
         self.ship()
-        if self.lost and isinstance(self.session, BackupSession):
+        if self.lost and isinstance(self.session, BackupSession | LayoutSession):
             self.session.start_anew()
         elif self.lost:
             for _ in self.session.log():

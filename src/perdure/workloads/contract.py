@@ -46,6 +46,7 @@ __all__ = [
     "ListingSource",
     "LocatingWorkload",
     "LogReader",
+    "MovingImage",
     "RestoredItem",
     "RunningSession",
     "Session",
@@ -459,6 +460,19 @@ class LayoutSession(Protocol):
     """
 
     keeps_layout: bool
+
+    def start_anew(self) -> None:
+        """As in :class:`BackupSession`: yield no log until an image, unconnected to it, is complete."""
+        ...
+
+
+@runtime_checkable
+class MovingImage(Protocol):
+    """An image whose source changes while it is read, and whose position is known only when all of it was read."""
+
+    def unexplained(self, name: str, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of pages of a file that differ from the image before: those that no log says to have changed."""
+        ...
 
 
 @runtime_checkable

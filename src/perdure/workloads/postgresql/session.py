@@ -25,6 +25,7 @@ from perdure.workloads.postgresql.slot import Slot, drop_slot, look_at_slot, slo
 __all__ = ["PostgresqlSession"]
 
 _LOOK_S = 5.0
+_DROP_S = 5.0
 _SILENT_S = 60.0
 
 
@@ -35,11 +36,14 @@ class PostgresqlSession:
         source: The data source.
 
     Attributes:
+        keeps_layout: Images keep the layout of the one before, even when the log was lost.
         warning: What a person should look at; empty if all is well.
 
     Raises:
         SourceUnusable: The server cannot be followed.
     """
+
+    keeps_layout = True
 
     def __init__(self, source: DataSource) -> None:
         self._location = source.location
@@ -131,17 +135,34 @@ class PostgresqlSession:
         self._connected = False
         raise TrackingLost(cause, code=code)
 
+    def start_anew(self) -> None:
+        self._connected = False
+        self._pending = None
+        self._follower.backup_ends.clear()
+        self._discard()
+
+    def _discard(self) -> None:
+        """What no image will stand before is not kept: nobody ships it."""
+        if self._connected or self._follower.backup_ends:
+            return
+        pending = self._follower.pending
+        if pending.walked > pending.position.place:
+            pending.drop_before(pending.walked)
+        if self._follower.at_switch and pending.walked <= pending.position.place:
+            self._follower.cross_switch()
+
     def poll(self) -> bool:
         self._polled_at = time.monotonic()
         try:
             self._follower.receive()
+            self._discard()
             if self._polled_at - self._looked_at >= _LOOK_S:
                 self._looked_at = self._polled_at
                 self._look_at_slot()
         except PerdureError as failure:
             self._failure = failure
             raise
-        return self._has_segment()
+        return self._connected and self._has_segment()
 
     def log(self) -> Iterator[LogSegment]:
         while True:
@@ -209,7 +230,7 @@ class PostgresqlSession:
     def _give_up(self, slot: Slot) -> None:
         """Rather lose the log than fill the server's disk."""
         self._replication.close()
-        deadline = time.monotonic() + _LOOK_S
+        deadline = time.monotonic() + _DROP_S
         while (now := look_at_slot(self._sql, self._slot)) is not None and time.monotonic() < deadline:
             if now.active:
                 time.sleep(0.05)
@@ -233,7 +254,9 @@ class PostgresqlSession:
                 hint="run perdure on the server's machine as a user that may read it, such as the server's own",
             )
         try:
-            with local_image(self._location, directory, self.cluster, self, base) as image:
+            self._follower.backup_ends.clear()
+            durable = self._connected
+            with local_image(self._location, directory, self.cluster, self, base=base, durable=durable) as image:
                 yield image
         except psycopg.Error as error:
             raise SourceUnusable(
