@@ -18,6 +18,7 @@ from pathlib import Path
 
 from copying import first_copy, first_copy_of_database
 from ese import ese_files
+from exchange import exchange
 from express import express_full, express_full_compared, express_full_in_watch, recovery
 from lagging import log_lag
 from objects import first_copy_to_objects
@@ -44,11 +45,12 @@ CASES: dict[str, Callable[[Workspace], None]] = {
     "verifying": verifying,
     "scale": scale,
     "ese": ese_files,
+    "exchange": exchange,
 }
 ALONE = {"scale"}
 """Cases that write a page of their own."""
 
-WITHOUT_PEERS = {"scale", "threads", "prune", "verifying", "first-copy-objects", "ese", "log-lag"}
+WITHOUT_PEERS = {"scale", "threads", "prune", "verifying", "first-copy-objects", "ese", "exchange", "log-lag"}
 """Cases in which perdure is measured against ceilings, not against other tools."""
 ROOM_GB = 25
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "benchmarks.md"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TypeVar
+
+import numpy as np
 
 from perdure.model.errors import ImageFailed, Refused, SourceUnusable, TrackingLost
 from perdure.model.logs import LogSegment, StoredSegment
@@ -23,7 +25,15 @@ from perdure.protection.live_results import Checked, Shipped
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.storing import Stored, by_comparing, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, MovingImage, Session
+from perdure.workloads.contract import (
+    BackupSession,
+    BaseImage,
+    Image,
+    LayoutSession,
+    MovingImage,
+    RunningSession,
+    Session,
+)
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -55,8 +65,8 @@ class LiveSource:
         self.session = session
         self.lost = ""
         self._on_shipped = on_shipped
-        self._segments: Iterator[LogSegment] | None = None
-        self._undurable: LogSegment | None = None
+        self._segments: Iterator[Sequence[LogSegment]] | None = None
+        self._undurable: Sequence[LogSegment] | None = None
         self._shipped_at = time.monotonic()
         self._reports = BackupReports(protected, session)
 
@@ -103,7 +113,7 @@ class LiveSource:
     def ship(self) -> Shipped:
         """Make all log durable that was committed until now, and acknowledge it.
 
-        A segment whose writing failed is kept and written first at the next call.
+        What failed to be written is kept and written first at the next call.
 
         Raises:
             TrackingLost: The source was replaced or its log cut off.
@@ -116,7 +126,7 @@ class LiveSource:
         if self.lost:
             return done
         if self._segments is None:
-            self._segments = iter(self.session.log())
+            self._segments = self._runs()
         while True:
             if self._undurable is None:
                 self._undurable = next(self._segments, None)
@@ -140,19 +150,30 @@ class LiveSource:
         if isinstance(self.session, BackupSession):
             self.maintain()
 
-    def _ship_one(self, segment: LogSegment) -> None:
-        self._make_durable(segment)
+    def _runs(self) -> Iterator[Sequence[LogSegment]]:
+        """The session's log in runs that are made durable together."""
+        if isinstance(self.session, RunningSession):
+            yield from self.session.log_runs()
+            return
+        for segment in self.session.log():
+            yield (segment,)
 
-    def _make_durable(self, segment: LogSegment) -> Shipped:
-        self.protected.vault.append(self.protected.source.id, segment)
+    def _ship_one(self, segment: LogSegment) -> None:
+        self._make_durable((segment,))
+
+    def _make_durable(self, run: Sequence[LogSegment]) -> Shipped:
+        if len(run) == 1:
+            self.protected.vault.append(self.protected.source.id, run[0])
+        else:
+            self.protected.vault.append_run(self.protected.source.id, run)
         durable_ns = time.time_ns()
-        self.session.acknowledge(segment.last)
-        times = segment.marks["time_ns"]
+        self.session.acknowledge(run[-1].last)
+        times = np.concatenate([segment.marks["time_ns"] for segment in run])
         shipped = Shipped(
-            1,
-            len(segment.marks),
-            sum(len(block) for block in segment.blocks),
-            segment.last,
+            len(run),
+            len(times),
+            sum(len(block) for segment in run for block in segment.blocks),
+            run[-1].last,
             int(times.min()) if len(times) else durable_ns,
             int(times.max()) if len(times) else durable_ns,
             durable_ns,

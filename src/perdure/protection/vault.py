@@ -121,6 +121,10 @@ class Vault(Protocol):
         """Make a segment durable. On return it may be acknowledged to the source."""
         ...
 
+    def append_run(self, source: str, segments: Sequence[LogSegment]) -> None:
+        """Make segments durable that continue each other; whatever happens, what is there afterwards has no gap."""
+        ...
+
     def log_end(self, source: str) -> LogEnd | None:
         """Where log and images of a source end, read from the pool and nowhere else."""
         ...

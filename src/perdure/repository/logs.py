@@ -32,7 +32,7 @@ from perdure.repository.container import (
     decompressed,
 )
 from perdure.repository.keys import KeyRing
-from perdure.storage.contract import ObjectInfo, Storage
+from perdure.storage.contract import ObjectInfo, Staged, Storage
 
 __all__ = [
     "Readable",
@@ -43,6 +43,7 @@ __all__ = [
     "read_segment",
     "segment_name",
     "span_of",
+    "stage_segment",
 ]
 
 _MAX_FOOTER = 256 << 20
@@ -107,6 +108,37 @@ def append_segment(
     Raises:
         ObjectExists: This part of the log is there already.
     """
+    staged, span = stage_segment(storage, keys, source, segment, name=name, written_ns=written_ns)
+    try:
+        storage.commit(staged, span.name)
+    except BaseException:
+        staged.discard()
+        raise
+    return span
+
+
+def stage_segment(
+    storage: Storage,
+    keys: KeyRing,
+    source: str,
+    segment: LogSegment,
+    *,
+    name: str = "",
+    written_ns: int | None = None,
+) -> tuple[Staged, LogSpan]:
+    """Write a segment without giving it its name: compressed and encrypted, and not there for anybody yet.
+
+    Args:
+        storage: The pool's storage.
+        keys: Its keys.
+        source: Id of the data source.
+        segment: What to write.
+        name: Another object name than the segment's own.
+        written_ns: When it was first written to a pool, nanoseconds since 1970 UTC; now if ``None``.
+
+    Returns:
+        What is staged, and how it will be listed.
+    """
     staged = storage.stage()
     try:
         writer = ContainerWriter(staged, Kind.LOG, keys)
@@ -125,14 +157,12 @@ def append_segment(
             time.time_ns() if written_ns is None else written_ns,
         )
         writer.finish(msgspec.msgpack.encode(footer))
-        name = name or segment_name(source, segment)
-        size = staged.size
-        storage.commit(staged, name)
     except BaseException:
         staged.discard()
         raise
     after_place = segment.after.place if segment.after.generation == segment.last.generation else 0
-    return LogSpan(segment.last.generation, after_place, segment.last.place, size, name)
+    name = name or segment_name(source, segment)
+    return staged, LogSpan(segment.last.generation, after_place, segment.last.place, staged.size, name)
 
 
 class Readable(Protocol):

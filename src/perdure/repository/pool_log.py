@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from perdure.model.errors import BadInput, Damaged, Refused
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
@@ -18,6 +19,9 @@ from perdure.repository.locking import delete_unlocked
 from perdure.storage.contract import ObjectExists, Storage
 
 __all__ = ["PoolLog"]
+
+_STAGING = 2
+"""Threads that compress and encrypt the segments of a run."""
 
 
 class PoolLog(Keeping, ABC):
@@ -74,6 +78,47 @@ class PoolLog(Keeping, ABC):
         self.lock_written(source, [span.name])
         self._tails[source] = max(tail, segment.last)
         return span
+
+    def append_run(self, source: str, segments: Sequence[LogSegment]) -> None:
+        """Make segments durable that continue each other: they are written side by side, named in order, and waited for
+        together, so that a crash leaves a run without a gap.
+        """
+        if len(segments) < 2 or not self.storage.capabilities.local or not self._continues(source, segments):
+            for segment in segments:
+                self.append(source, segment)
+            return
+        try:
+            self._write_run(source, segments)
+        except ObjectExists:
+            # A failure had hidden that some of it was written; one by one shows which.
+            for segment in segments:
+                self.append(source, segment)
+
+    def _write_run(self, source: str, segments: Sequence[LogSegment]) -> None:
+        self._tails.pop(source, None)
+        with ThreadPoolExecutor(_STAGING, thread_name_prefix="stage-log") as staging:
+            begun = [staging.submit(logs.stage_segment, self.storage, self.keys, source, one) for one in segments]
+        staged = [one.result() for one in begun if one.exception() is None]
+        try:
+            for one in begun:
+                one.result()
+            # A local storage gives names in the order in which it is asked for them.
+            self.storage.barrier([self.storage.publish(one, span.name) for one, span in staged])
+        except BaseException:
+            for written, _ in staged:
+                written.discard()
+            raise
+        self.lock_written(source, [span.name for _, span in staged])
+        self._tails[source] = segments[-1].last
+
+    def _continues(self, source: str, segments: Sequence[LogSegment]) -> bool:
+        """Whether segments continue the pool's log and each other."""
+        tail = self._tails.get(source)
+        if tail is None:
+            end = self.log_end(source)
+            tail = end.position if end is not None else segments[0].after
+        ends = [tail, *(segment.last for segment in segments)]
+        return all(segment.after == end for segment, end in zip(segments, ends, strict=False))
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         try:

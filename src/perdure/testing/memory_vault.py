@@ -209,6 +209,10 @@ class MemoryVault:
             raise Refused(f"log from {segment.after} does not continue {end.position}", code="log-gap")
         return self.put_joined(source, segment)
 
+    def append_run(self, source: str, segments: Sequence[LogSegment]) -> None:
+        for segment in segments:
+            self.append(source, segment)
+
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         blocks = [bytes(block) for block in segment.blocks]
         after = segment.after.place if segment.after.generation == segment.last.generation else 0

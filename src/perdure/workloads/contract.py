@@ -48,6 +48,7 @@ __all__ = [
     "LogReader",
     "MovingImage",
     "RestoredItem",
+    "RunningSession",
     "Session",
     "SpreadingWorkload",
     "StartedWorkload",
@@ -225,6 +226,15 @@ class Session(Protocol):
 
         With ``base`` the readers' ``changed`` says which pages may differ from it, or ``None`` if that is unknown.
         """
+        ...
+
+
+@runtime_checkable
+class RunningSession(Protocol):
+    """A session that yields its log in runs of segments, which are made durable together."""
+
+    def log_runs(self) -> Iterator[Sequence[LogSegment]]:
+        """As ``log``: a run must be durable before the next is asked for."""
         ...
 
 

@@ -25,7 +25,7 @@ from perdure.repository.keys import Passphrase, RecoveryKey
 from perdure.repository.opening import create_pool, open_pool
 from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
-from perdure.storage.contract import StorageFailed
+from perdure.storage.contract import Staged, StorageFailed
 from perdure.storage.local import LocalStorage
 from perdure.testing.small_images import MAIL, image_content, put_image
 
@@ -116,6 +116,33 @@ def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> No
                 opened.append(SOURCE.id, segment(after, Position(3, 9)))
             assert caught.value.code == "log-gap"
         assert LogEnd(Position(2, 5), b"chain\5") == opened.log_end(SOURCE.id)
+
+
+def test_a_run_of_log_leaves_no_gap(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is written side by side is there whole, or up to where it failed; written again, it is completed."""
+    put_image(pool, [b"x"], Position(1, 10))
+    run = [segment(Position(1, 10 * number), Position(1, 10 * (number + 1))) for number in range(1, 9)]
+    publish, left = pool.storage.publish, iter(range(3))
+
+    def fail_after_some(staged: Staged, name: str) -> object:
+        if next(left, None) is None:
+            raise StorageFailed("the disk fails")
+        return publish(staged, name)
+
+    monkeypatch.setattr(pool.storage, "publish", fail_after_some)
+    with pytest.raises(StorageFailed):
+        pool.append_run(SOURCE.id, run)
+    monkeypatch.undo()
+    pool.storage.barrier([])
+    there = [span.last for span in pool.spans(SOURCE.id)]
+    assert there == [one.last for one in run[: len(there)]]
+
+    for opened in (pool, reopened(pool, tmp_path / "other")):
+        opened.append_run(SOURCE.id, run)
+        assert [span.last for span in opened.spans(SOURCE.id)] == [one.last for one in run]
+    pool.append(SOURCE.id, segment(run[-1].last, Position(2, 5)))
+    with pytest.raises(Refused):
+        pool.append_run(SOURCE.id, [segment(Position(2, 6), Position(2, 7)), segment(Position(2, 7), Position(2, 8))])
 
 
 def test_a_segment_whose_answer_was_lost_may_be_appended_again(

@@ -8,7 +8,7 @@ is complete, and it hears so only after the recovery point is committed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NoReturn
@@ -159,6 +159,11 @@ class ExchangeSession:
     # --- shipping ----------------------------------------------------------------------------------
 
     def log(self) -> Iterator[LogSegment]:
+        for run in self.log_runs():
+            yield from run
+
+    def log_runs(self) -> Iterator[Sequence[LogSegment]]:
+        """As in ``RunningSession``: up to :data:`BATCH` complete logs at a time, the next ones read meanwhile."""
         with ThreadPoolExecutor(1, thread_name_prefix="read-log") as beside:
             ahead = None
             while self._token is not None and not self._token.images_only:
@@ -173,67 +178,83 @@ class ExchangeSession:
                     # Either all is shipped, or the next log is not there although the stream went on.
                     self._check_unbroken(self._token)
                     return
-                if len(batch) == BATCH:
+                until = self._frozen_generation()
+                if until is not None:
+                    batch = batch[: until - first]
+                elif len(batch) == BATCH:
                     ahead = beside.submit(self._read_batch, first + BATCH)
-                for row, (file, copy) in enumerate(batch):
-                    following = batch[row + 1][0] if row + 1 < len(batch) else None
-                    yield from self._ship_closed(file, copy, following)
-                    if self._frozen_log() is not None:
-                        ahead = None
-                        break
+                yield from self._ship_batch(batch)
 
     def _read_batch(self, first: int) -> list[tuple[LogFile, StoreCopy]]:
         return next_logs(self._survey.for_log(), first)
 
+    def _frozen_generation(self) -> int | None:
+        """The generation whose log has to be shipped as it was when the image was frozen, if that is still to come."""
+        taken, token = self._taken, self._token
+        if taken is None or token is None or taken.frozen is None or taken.token.position <= token.position:
+            return None
+        generation = taken.frozen.header.generation
+        return generation if generation >= token.next_generation else None
+
     def _frozen_log(self) -> LogFile | None:
         """The log that was being written when the image was frozen, if it is what has to be shipped next."""
-        taken, token = self._taken, self._token
-        if taken is None or token is None or taken.frozen is None:
-            return None
-        due = taken.frozen.header.generation == token.next_generation and taken.token.position > token.position
-        return taken.frozen if due else None
-
-    def _ship_closed(self, file: LogFile, copy: StoreCopy, following: LogFile | None) -> Iterator[LogSegment]:
-        after = header_after(file, following, copy)
-        broken = self._why_unusable(file, after)
-        if broken is not None:
-            other = self._from_other_copies(copy)
-            if other is None:
-                self._lose(broken)
-            file = other
-        yield from self._ship(file, closed=True, ends_ns=when_ended(file, after))
-
-    def _why_unusable(self, file: LogFile, after: LogHeader | None) -> Break | None:
-        """Why a log cannot be the next one in the pool."""
         assert self._token is not None
-        broken = why_not_next(self._token, file)
+        due = self._frozen_generation() == self._token.next_generation
+        return self._taken.frozen if due and self._taken is not None else None
+
+    def _ship_batch(self, batch: list[tuple[LogFile, StoreCopy]]) -> Iterator[Sequence[LogSegment]]:
+        """Ship complete logs as one run; those before one that is broken are shipped before it is reported."""
+        assert self._token is not None
+        token, ready, broken = self._token, list[ShippedLog](), None
+        for row, (first_choice, copy) in enumerate(batch):
+            after = header_after(first_choice, batch[row + 1][0] if row + 1 < len(batch) else None, copy)
+            broken = self._why_unusable(token, first_choice, after)
+            file = first_choice if broken is None else self._from_other_copies(token, copy)
+            if file is None:
+                break
+            assert copy.logs is not None
+            broken = None
+            ready.append(ship_log(token, file, copy.logs, closed=True, ends_ns=when_ended(file, after)))
+            token = ready[-1].token
+        yield from self._run(ready)
+        if broken is not None:
+            self._lose(broken)
+
+    def _why_unusable(self, token: StreamToken, file: LogFile, after: LogHeader | None) -> Break | None:
+        """Why a log cannot be the next one in the pool."""
+        broken = why_not_next(token, file)
         if broken is not None or not self._options.checks_logs:
             return broken
         damage = file.problem or why_altered(file, after)
         return Break(f"{damage}; no recovery can pass a log that is damaged", code="log-damaged") if damage else None
 
-    def _from_other_copies(self, refused: StoreCopy) -> LogFile | None:
+    def _from_other_copies(self, token: StreamToken, refused: StoreCopy) -> LogFile | None:
         """The same log from another copy, if it continues what the pool has there."""
-        assert self._token is not None
         for copy in self._survey.for_log():
             if copy is refused:
                 continue
-            for file, _ in next_logs([copy], self._token.next_generation, most=1):
-                if self._why_unusable(file, header_after(file, None, copy)) is None:
+            for file, _ in next_logs([copy], token.next_generation, most=1):
+                if self._why_unusable(token, file, header_after(file, None, copy)) is None:
                     return file
         return None
 
-    def _ship(self, file: LogFile, *, closed: bool, ends_ns: int) -> Iterator[LogSegment]:
+    def _ship(self, file: LogFile, *, closed: bool, ends_ns: int) -> Iterator[Sequence[LogSegment]]:
         assert self._token is not None
         copy = next(copy for copy in self._survey.for_log())
         assert copy.logs is not None
-        why = why_not_next(self._token, file)
-        if why:
-            self._lose(why)
-        self._pending = ship_log(self._token, file, copy.logs, closed=closed, ends_ns=ends_ns)
-        if self._pending.segment is not None:
-            yield self._pending.segment
-        # Asked for more: the contract says that this one is durable now.
+        broken = why_not_next(self._token, file)
+        if broken is not None:
+            self._lose(broken)
+        yield from self._run([ship_log(self._token, file, copy.logs, closed=closed, ends_ns=ends_ns)])
+
+    def _run(self, ready: list[ShippedLog]) -> Iterator[Sequence[LogSegment]]:
+        if not ready:
+            return
+        self._pending = ready[-1]
+        segments = [one.segment for one in ready if one.segment is not None]
+        if segments:
+            yield segments
+        # Asked for more: the contract says that this is durable now.
         self._advance()
 
     def acknowledge(self, position: Position) -> None:
