@@ -185,3 +185,43 @@ def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
     path.write_bytes(raw)
     report = check(scene.protected)
     assert report.pages == 1
+
+
+def test_a_recovered_cluster_stays_out_of_its_origins_tablespaces(each_version: ProtectedCluster) -> None:
+    """A tablespace that was made after the image is replayed into the recovered directory, not into the live one."""
+    scene = each_version
+    begin(scene)
+    space = scene.root / "space"
+    scene.server.run(["mkdir", str(space)])
+    scene.server.execute(
+        f"CREATE TABLESPACE apart LOCATION '{space}'",
+        "CREATE TABLE there(id int) TABLESPACE apart",
+        "INSERT INTO there SELECT generate_series(1, 5000)",
+    )
+    scene.sync()
+    scene.server.execute("DELETE FROM there WHERE id > 10", "VACUUM there", "CHECKPOINT")
+    directory, report = scene.recover()
+    assert any(str(space) in note for note in report.notes)
+    with scene.start(directory) as recovered:
+        assert recovered.execute("SELECT count(*) FROM there") == [(5000,)]
+        recovered.execute("INSERT INTO there SELECT generate_series(1, 20000)", "CHECKPOINT")
+        assert not any(path.is_symlink() for path in (directory / "pg_tblspc").iterdir())
+    assert scene.server.execute("SELECT count(*) FROM there") == [(10,)]
+    scene.server.restart()
+    assert scene.server.execute("SELECT count(*) FROM there") == [(10,)]
+    scene.full()
+    directory, _ = scene.recover()
+    with scene.start(directory) as recovered:
+        assert recovered.execute("SELECT count(*) FROM there") == [(10,)]
+
+
+def test_a_recovered_cluster_waits_for_nobody(scene: ProtectedCluster) -> None:
+    """A copy of a server that commits synchronously to perdure commits by itself."""
+    begin(scene)
+    scene.server.configure({"synchronous_standby_names": "perdure"})
+    scene.server.execute("SELECT pg_reload_conf()")
+    scene.full()
+    directory, _ = scene.recover()
+    with scene.start(directory) as recovered:
+        recovered.execute("INSERT INTO t VALUES (11)")
+        assert recovered.execute(COUNT) == [(11, 11)]
