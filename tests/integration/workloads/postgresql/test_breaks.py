@@ -7,7 +7,7 @@ from protected_cluster import ProtectedCluster
 
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
-from perdure.model.targets import AtPosition
+from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
 from perdure.protection.live import open_session
 from perdure.testing.postgres_server import PostgresServer
@@ -225,3 +225,17 @@ def test_a_recovered_cluster_waits_for_nobody(scene: ProtectedCluster) -> None:
     with scene.start(directory) as recovered:
         recovered.execute("INSERT INTO t VALUES (11)")
         assert recovered.execute(COUNT) == [(11, 11)]
+
+
+def test_time_is_the_transactions_own_even_when_shipped_late(scene: ProtectedCluster) -> None:
+    """After a pause of perdure, a moment within the pause comes back exactly, also behind much log without a commit."""
+    begin(scene)
+    with scene.server.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE much AS SELECT n, repeat('x', 1000) FROM generate_series(1, 30000) n")
+        connection.execute("ROLLBACK")
+    add(scene, 11, 20)
+    between = scene.server.execute("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint")[0][0]
+    add(scene, 21, 30)
+    scene.sync()
+    assert scene.rows_at(COUNT, AtTime(int(between) * 1000)) == [(20, 20)]
