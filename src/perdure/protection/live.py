@@ -200,9 +200,12 @@ class LiveSource:
                 meanwhile,
             )
             self.lost = ""
-            if lost:
+            if lost or isinstance(self.session, BackupSession):
                 self.session.acknowledge(image.position)
-            self._reports.complete(image)
+            if isinstance(self.session, BackupSession):
+                # What was completed meanwhile counts as backed up too when the engine hears that the backup is.
+                self.ship()
+                self._reports.complete(image)
         if lost or self.protected.replica.state is not ReplicaState.OK:
             self.protected.note_state(ReplicaState.OK, stored.point.cause)
         return stored
@@ -221,6 +224,7 @@ class LiveSource:
             )
         self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
         with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
+            self._ship_before_commit()
             compared = self._compared_moving if isinstance(image, MovingImage) else self._compared
             checked = self._beside(lambda report: compared(image, previous, report), progress, None)
         pages = sum(len(found.pages) for found in checked.found.values())
@@ -233,7 +237,6 @@ class LiveSource:
         sizes = {reader.name: reader.page_size for reader in image.files}
         read = 0
         if image.position != point.position:
-            self._ship_before_commit()
             point = store_image(
                 vault,
                 source,

@@ -246,7 +246,9 @@ class BackupSession(Protocol):
         ...
 
     def complete_image(self, image: Image) -> None:
-        """The image is durable as a recovery point: report the backup as complete. Only while the image is open."""
+        """Report the backup as complete. Only while the image is open, and after its position was acknowledged and the
+        log shipped that was complete by then.
+        """
         ...
 
 

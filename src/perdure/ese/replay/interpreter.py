@@ -30,6 +30,7 @@ __all__ = ["Interpreter"]
 
 _UNDO_INFO, _UNDO, _NEW_PAGE, _ROOT_MOVE = 36, 39, 95, 96
 _MULTIPLE, _SINGLE = 24, 25
+_BEGIN_0 = 8
 _DBTIME = struct.Struct("<HQ")
 _NOTHING_TO_DO = frozenset(
     (0, 4, 19, 20, 21, 22, 23, 42, 45, 46, 57, 59, 60, 61, 66, 67, 69, 71, 72, 73, 74, 75, 79, *range(82, 92), 97)
@@ -72,7 +73,7 @@ class Interpreter:
             **dict.fromkeys(NODE_RECORDS, self._node),
             _UNDO_INFO: self._undo_info,
             _UNDO: self._undo,
-            **dict.fromkeys((5, 8), self._begin),
+            **dict.fromkeys((5, _BEGIN_0), self._begin),
             **dict.fromkeys((6, 9), self._commit),
             7: self._roll_back,
             10: self._refresh,
@@ -108,11 +109,11 @@ class Interpreter:
         NODE_RECORDS[kind](self.nodes, head, self._session_of(head, kind), log, at, target.existing)
 
     def _session_of(self, head: NodeHead, kind: int) -> Session | None:
-        """The session of a record, ``None`` for one outside of any transaction."""
-        if not head.level:
-            if head.flags & VERSIONED:
-                raise Contradiction("a change that can be taken back is made outside of any transaction", head.page)
+        """The session of a record, ``None`` for one that no rollback takes back: whose it is does not matter then."""
+        if not head.flags & VERSIONED and kind != _UNDO:
             return None
+        if not head.level:
+            raise Contradiction("a change that can be taken back is made outside of any transaction", head.page)
         exact = not head.flags & CONCURRENT_INDEX and kind not in (_UNDO, _UNDO_INFO)
         return self.sessions.at_level(head.process, head.level, exact=exact)
 
@@ -220,7 +221,8 @@ class Interpreter:
 
     def _begin(self, log: bytes, at: int, _size: int) -> None:
         process, levels = struct.unpack_from("<HB", log, at + 1)
-        self.sessions.begin(process, levels & 0xF, levels >> 4, self.position())
+        level = 0 if log[at] == _BEGIN_0 else levels & 0xF
+        self.sessions.begin(process, level, max(1, levels >> 4), self.position())
 
     def _commit(self, log: bytes, at: int, _size: int) -> None:
         self.sessions.commit(*struct.unpack_from("<HB", log, at + 1))

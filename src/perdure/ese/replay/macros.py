@@ -146,7 +146,8 @@ def _operation_of(leaf: Split, records: Sequence[bytes]) -> tuple[OperationOfSpl
     """The change that a split makes room for, and the other records of the macro."""
     if leaf.of_leaf and leaf.operation:
         able = [index for index, record in enumerate(records) if record[0] in _OPERATIONS]
-        named = [index for index in able if page_head(records[index], 0).page == leaf.head.page]
+        halves = (leaf.head.page, leaf.new)
+        named = [index for index in able if page_head(records[index], 0).page in halves]
         if named or len(able) == 1:
             index = (named or able)[0]
             operation = OperationOfSplit(node_head(records[index], 0), records[index])

@@ -37,6 +37,7 @@ class Merge:
         right_before: Its dbtime before.
         left: The leaf before, 0 for none.
         left_before: Its dbtime before.
+        parent: The page above, 0 if nothing changes there.
         objid: Object number of the tree.
         line: The first (to the right) or last (to the left) line that moves.
         flags: Key change, node deleted, page emptied.
@@ -51,6 +52,7 @@ class Merge:
     right_before: int
     left: int
     left_before: int
+    parent: int
     objid: int
     line: int
     flags: int
@@ -62,7 +64,7 @@ class Merge:
     @staticmethod
     def of(record: bytes) -> Merge:
         """Read a record."""
-        right, right_before, left, left_before, _parent, _before, _root, objid, *rest = _FIELDS.unpack_from(
+        right, right_before, left, left_before, parent, _before, _root, objid, *rest = _FIELDS.unpack_from(
             record, PAGE_BODY
         )
         _size, _most, _free, line, flags, kind, key_size = rest
@@ -75,7 +77,19 @@ class Merge:
         separator, image = record[at:end], record[end : end + image_size]
         head = page_head(record, 0)
         return Merge(
-            head, right, right_before, left, left_before, objid, line, flags, kind, separator, image, image_flags
+            head,
+            right,
+            right_before,
+            left,
+            left_before,
+            parent,
+            objid,
+            line,
+            flags,
+            kind,
+            separator,
+            image,
+            image_flags,
         )
 
 
@@ -84,15 +98,16 @@ def redo_merges(target: ReplayTarget, merges: Sequence[Merge], existing: Existin
 
     Args:
         target: The database.
-        merges: From the top of the tree down; the last is of the leaf.
+        merges: Of the leaf, and of the pages above it that change.
         existing: Gives the pages that still have to change.
 
     Raises:
         Contradiction: A page is not as the records expect it.
         Incapable: The merge is of a kind that is not known.
     """
-    leaf = merges[-1]
-    for merge, below in pairwise(merges):
+    path = _from_the_top(merges)
+    leaf = path[-1]
+    for merge, below in pairwise(path):
         page = existing(merge.head.page, merge.head.before, merge.head.dbtime)
         if page is not None:
             _redo_above(merge, below, leaf, page)
@@ -100,6 +115,23 @@ def redo_merges(target: ReplayTarget, merges: Sequence[Merge], existing: Existin
         if merge.flags & _EMPTIES:
             target.forget(merge.head.page)
     _redo_leaf(target, leaf, existing)
+
+
+def _from_the_top(merges: Sequence[Merge]) -> list[Merge]:
+    """The records in the order of the tree, each followed by the one of the page below.
+
+    Raises:
+        Contradiction: They are not those of one path.
+    """
+    below = {merge.parent: merge for merge in merges}
+    pages = {merge.head.page for merge in merges}
+    tops = [merge for merge in merges if merge.parent not in pages]
+    path = tops[:1]
+    while path and path[-1].head.page in below and len(path) < len(merges):
+        path.append(below[path[-1].head.page])
+    if len(path) != len(merges):
+        raise Contradiction("the records of a merge are not of one page and those above it", merges[-1].head.page)
+    return path
 
 
 def _redo_above(merge: Merge, below: Merge, leaf: Merge, page: EditablePage) -> None:

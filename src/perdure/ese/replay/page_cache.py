@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,9 +115,17 @@ class PageCache:
             os.ftruncate(self._descriptor, (page_count + HEADER_PAGES) * self._size)
             self.page_count = page_count
 
-    def write(self) -> None:
-        """Write every changed page, in the order of the file."""
-        self._write(sorted(self._changed))
+    def write(self, keep: Collection[int] = ()) -> dict[int, EditablePage]:
+        """Write every changed page, in the order of the file.
+
+        Args:
+            keep: Pages that stay as they are in the file.
+
+        Returns:
+            Those of them that were changed, by number.
+        """
+        self._write(sorted(self._changed.difference(keep)))
+        return {number: self._held(number) for number in sorted(self._changed)}
 
     def _keep(self, number: int, page: EditablePage) -> None:
         self._young[number] = page

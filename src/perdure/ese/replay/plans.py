@@ -39,6 +39,11 @@ class ReplayPlan:
     newer_until: LogPosition
     stop: StopAt
 
+    @property
+    def begins_within_stream(self) -> bool:
+        """Whether there were logs before the first that is read."""
+        return bool(self.logs) and bool(self.logs[0].header.previous_created)
+
 
 def plan_replay(paths: Sequence[Path], database: Path | None, stop: StopAt) -> ReplayPlan:
     """Decide which logs are read.

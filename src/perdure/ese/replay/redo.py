@@ -14,6 +14,7 @@ from perdure.ese.logs.record_types import RECORD_TYPES, Head, name_of
 from perdure.ese.logs.records import Records
 from perdure.ese.logs.segments import SEGMENT_SIZE
 from perdure.ese.replay.attachments import ATTACHMENT_RECORDS, CREATE, DETACH, Attachments, DatabaseMark, mark_of
+from perdure.ese.replay.dbtime_spans import DbtimeSpans
 from perdure.ese.replay.errors import (
     Contradiction,
     Incapable,
@@ -41,6 +42,9 @@ _HAS_HEAD = np.isin(
     np.arange(256), [kind.number for kind in RECORD_TYPES.values() if kind.head is not Head.NONE and kind.number != 36]
 )
 _IS_MARK = np.isin(np.arange(256), ATTACHMENT_RECORDS)
+_NEW_PAGES_LOGGED_SINCE = 40
+"""Major update of the log format since which a new page has a record, so that no number of the counter lacks one."""
+
 _UNSET = Signature(bytes(28))
 
 
@@ -96,7 +100,8 @@ class Redo:
         last_resize = image.last_resize if image is not None else LogPosition(0, 0, 0)
         self.interpreter = Interpreter(
             target,
-            Sessions(may_begin_before=image is not None and not image.clean),
+            # Logs are read from their beginning, also the one in the middle of which a clean image was detached.
+            Sessions(may_begin_before=image is not None or plan.begins_within_stream),
             SizeRecords(target, self._position, last_resize),
             self._position,
         )
@@ -105,6 +110,8 @@ class Redo:
         self.generations: tuple[int, int] | None = None
         self.records = 0
         self.last_dbid = 0
+        self.dbtimes = DbtimeSpans()
+        self.every_change_has_a_record = True
         self.open_transactions: list[OpenTransaction] = []
         self._attachments = Attachments()
         self._log: Records | None = None
@@ -188,9 +195,12 @@ class Redo:
         if border <= end and (border < len(records) or self._border_is_behind(generation)):
             self._leave_image()
         self._run_until(records, end, first=min(border, end))
-        self.generations = (self.generations[0] if self.generations else generation, generation)
         self.records += end
-        self._note_reached(log, records, end)
+        self.dbtimes.add(records, end, self.interpreter.dbid or self.last_dbid)
+        self.every_change_has_a_record &= log.header.version[2] >= _NEW_PAGES_LOGGED_SINCE
+        if end or self.generations is None:
+            self.generations = (self.generations[0] if self.generations else generation, generation)
+            self._note_reached(log, records, end)
         if stop is not None:
             self._stopped = stop
 
@@ -216,6 +226,9 @@ class Redo:
                 hint="the image lost a write, or is of another time than the logs; replay from another image",
             )
         target.may_be_newer = False
+        if self._plan.image is not None and self._plan.image.clean:
+            # It was shut down cleanly: what transactions changed in it until then has ended, one way or the other.
+            self.interpreter.sessions.forget_changes()
 
     def _prefetch(self, records: Records, end: int) -> None:
         starts = records.starts[:end]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from perdure.ese.database import HEADER_PAGES, Database
 from perdure.ese.errors import EseDamaged
-from perdure.ese.findings import Finding
+from perdure.ese.findings import Finding, Severity
 from perdure.ese.folders import verify_files
 from perdure.ese.headers.copies import chosen_copy
 from perdure.ese.replay.clean_header import CleanHeader, blank_header, write_header
@@ -52,7 +52,7 @@ class ReplayReport:
         pages: Pages of the database.
         dbtime: Its modification counter.
         shared: Whether the copy shares unchanged blocks with the image.
-        findings: What verification of the result found.
+        findings: What verification of the result found, and what should be known about the logs.
     """
 
     output: Path
@@ -142,8 +142,31 @@ def replay(
         pages=target.cache.page_count,
         dbtime=target.dbtime,
         shared=shared,
-        findings=verified.findings,
+        findings=(*_remarks(redo, output.name), *verified.findings),
     )
+
+
+def _remarks(redo: Redo, file: str) -> Iterator[Finding]:
+    """What nothing contradicts, and what should be known all the same."""
+    missing, first = redo.dbtimes.missing()
+    if missing and redo.every_change_has_a_record:
+        yield Finding(
+            code="ese-replay-dbtime-gap",
+            file=file,
+            place="",
+            what=f"{missing} numbers of the database's modification counter, the first of them {first:#x}, appear in "
+            "no record. The engine gives up a number when a change fails; if none did, changes are missing",
+            severity=Severity.NOTE,
+        )
+    for process, dbtime in redo.interpreter.macros:
+        yield Finding(
+            code="ese-replay-unfinished",
+            file=file,
+            place="",
+            what=f"changes that session {process:#x} began to make together (dbtime {dbtime:#x}) do not end before the "
+            "position, so none of them was made",
+            severity=Severity.NOTE,
+        )
 
 
 def _finish(plan: ReplayPlan, redo: Redo, descriptor: int) -> None:

@@ -243,6 +243,11 @@ class Sessions:
         if session.level == 0:
             session.levels.append([])
 
+    def forget_changes(self) -> None:
+        """Nothing that was changed until here has to be taken back."""
+        for session in self._open.values():
+            session.levels = [[] for _ in session.levels]
+
     def end_all(self) -> None:
         """The engine starts or stops: every transaction is over.
 
@@ -252,3 +257,4 @@ class Sessions:
         for session in list(self._open.values()):
             session.roll_back(session.level)
         self._open.clear()
+        self._may_begin_before = False

@@ -163,10 +163,14 @@ class Engine:
         self._created[previous.generation] = previous.created
         self.stream.begin(previous)
 
-    def adopt(self, name: str, path: Path, guid: str, schemas: dict[str, TableSchema]) -> MountedDatabase:
-        """Open a database that is being recovered, as it is attached in the log."""
+    def adopt(
+        self, name: str, path: Path, guid: str, schemas: dict[str, TableSchema], held: list[TreePage]
+    ) -> MountedDatabase:
+        """Open a database that is being recovered, as it is attached in the log; some pages are newer than its file."""
         fields = self.read_fields(path, self.settings.page_size)
         store = self._store(path, fields, path.stat().st_size // fields.page_size - 2)
+        for page in held:
+            store.file.take_over(page, fields.min_required << 32)
         self._version = max(self._version, 1 << 30)
         adopted = self.databases[name] = MountedDatabase.open(name, path, guid, store, schemas)
         return adopted
@@ -383,7 +387,7 @@ class Engine:
             self.disk.open(path),
             fields,
             last_page,
-            self._log_unlogged_before,
+            lambda pages: self._log_unlogged_before(store, pages),
             self._make_durable_until,
             self._created_of,
             reserved_on,
@@ -394,18 +398,16 @@ class Engine:
         store = TreeStore(file, self.append, self.stream.append_together, fields.dbid, self._next_version)
         return store
 
-    def _log_unlogged_before(self, pages: list[TreePage]) -> None:
+    def _log_unlogged_before(self, store: TreeStore, pages: list[TreePage]) -> None:
         """Before a page with uncommitted data is written, the log gets the data before."""
-        for database in self.databases.values():
-            for version in list(database.store.unlogged_before.values()):
-                tree = version.tree
+        by_number = {page.number: page for page in pages}
+        for version in list(store.unlogged_before.values()):
+            tree, page = version.tree, by_number.get(version.page)
+            if page is not None:
                 assert isinstance(tree, Tree)
-                for page in pages:
-                    # The node may have moved to another page since; what counts is where it was changed.
-                    if page.number == version.page and database.file.page(page.number) is page:
-                        line = tree.is_on(page, version.bookmark) if page.leaf and page.objid == tree.objid else None
-                        tree.log_before(tree.locks[version.bookmark], version, page, line or 0)
-                        break
+                # The node may have moved to another page since; what counts is where it was changed.
+                line = tree.is_on(page, version.bookmark) if page.leaf and page.objid == tree.objid else None
+                tree.log_before(tree.locks[version.bookmark], version, page, line or 0)
         if self.stream.flushed != self.stream.end:
             self.make_durable()
 

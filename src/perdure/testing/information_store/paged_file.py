@@ -63,6 +63,11 @@ class PagedFile:
         """A page that is new, or new again."""
         self._pages[page.number] = page
 
+    def take_over(self, page: TreePage, since: int) -> None:
+        """A page that is newer than in the file, by records from a place on that are durable."""
+        self.put(page)
+        self.changed(page, since, since)
+
     def changed(self, page: TreePage, place: int, since: int) -> None:
         """A page was changed by the record at a place, in a transaction that began at ``since``."""
         page.last_place = place

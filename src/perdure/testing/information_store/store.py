@@ -7,6 +7,8 @@ from pathlib import Path
 from random import Random
 from uuid import UUID
 
+import msgspec
+
 from perdure.ese.catalog import read_catalog
 from perdure.ese.database import Database
 from perdure.snapshots.writer import DatabaseState
@@ -61,13 +63,15 @@ class InformationStore:
     clock: Clock = machine_clock
     options: StoreOptions = StoreOptions()
     node: str = ""
+    journals: Path | None = None
+    """Where commits are noted, if not in the store's folder."""
     databases: dict[str, HostedDatabase] = field(default_factory=dict)
     _engines: dict[tuple[str, str], Engine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.chance = Random(self.plan.seed)  # noqa: S311 - content, not a secret
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / _JOURNALS).mkdir(exist_ok=True)
+        self._journal_folder.mkdir(parents=True, exist_ok=True)
         write_plan(self.folder, self.plan)
 
     @staticmethod
@@ -161,7 +165,30 @@ class InformationStore:
 
     def journal_path(self, name: str) -> Path:
         """Where the commits of a database are noted."""
-        return self.folder / _JOURNALS / f"{name}.journal"
+        return self._journal_folder / f"{name}.journal"
+
+    def take_in(self, place: DatabasePlace) -> HostedDatabase:
+        """Mount a database that was not of this store before."""
+        self.databases[place.name] = self._hosted(place)
+        self.remember(place)
+        return self.mount(place.name)
+
+    def forget(self, name: str) -> DatabasePlace:
+        """A dismounted database is not of this store any more; its files stay.
+
+        Returns:
+            Where they lie.
+        """
+        hosted = self.databases.pop(name)
+        assert hosted.state is not DatabaseState.MOUNTED, f"{name} is mounted"
+        others = tuple(place for place in self.plan.databases if place.name != name)
+        self.plan = msgspec.structs.replace(self.plan, databases=others)
+        write_plan(self.folder, self.plan)
+        return hosted.place
+
+    @property
+    def _journal_folder(self) -> Path:
+        return self.journals or self.folder / _JOURNALS
 
     def _hosted(self, place: DatabasePlace) -> HostedDatabase:
         chance = Random(self.chance.getrandbits(64))  # noqa: S311 - content, not a secret

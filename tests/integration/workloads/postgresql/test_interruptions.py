@@ -31,7 +31,7 @@ from perdure.testing.cutting_proxy import CuttingProxy
 from perdure.testing.postgres_server import PostgresServer
 
 ROWS = "SELECT id FROM ledger"
-KILLS = 12
+KILLS = 8
 VERBS = (
     ("watch", "main", "--json", "--ship-every", "20ms"),
     ("watch", "main", "--json", "--ship-every", "20ms", "--express-full-every", "0.2s"),
