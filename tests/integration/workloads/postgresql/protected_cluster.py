@@ -86,7 +86,7 @@ class ProtectedCluster:
         server.wait_until_primary()
         return server
 
-    def rows_at(self, query: str, to: Target | None = None, verify: str = "quick") -> list[tuple[Any, ...]]:
+    def rows_at(self, query: str, to: Target | None = None, verify: str = "none") -> list[tuple[Any, ...]]:
         """Recover, start, ask, stop."""
         directory, report = self.recover(to, verify)
         server = self.start(directory)

@@ -9,7 +9,7 @@ from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
 from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
-from perdure.protection.live import open_session
+from perdure.protection.live import LiveSource, open_session
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.slot import slot_name
 
@@ -25,6 +25,12 @@ def begin(scene: ProtectedCluster) -> None:
 
 def add(scene: ProtectedCluster, first: int, last: int) -> None:
     scene.server.execute(f"INSERT INTO t SELECT generate_series({first}, {last})")
+
+
+def ship_on(live: LiveSource) -> None:
+    """Ship until the source is gone; what had arrived before may still be shipped."""
+    while True:
+        live.ship()
 
 
 def drop_slot(scene: ProtectedCluster) -> None:
@@ -45,7 +51,7 @@ def test_a_server_that_was_killed_is_followed_again(scene: ProtectedCluster) -> 
         add(scene, 21, 30)
         scene.server.kill()
         with pytest.raises(SourceUnusable):
-            live.ship()
+            ship_on(live)
     scene.server.start()
     add(scene, 31, 40)
     assert scene.sync().cause == ""
