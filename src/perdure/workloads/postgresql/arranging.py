@@ -14,6 +14,7 @@ from perdure.workloads.postgresql.listing import Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn
 from perdure.workloads.postgresql.manifest import write_manifest
 from perdure.workloads.postgresql.spreading import KEPT_LISTING
+from perdure.workloads.postgresql.tablespaces import keep_tablespaces_inside
 
 __all__ = ["arrange_directory"]
 
@@ -22,6 +23,9 @@ PARTIAL = ".perdure-partial"
 _ELSEWHERE = re.compile(
     r"^\s*(data_directory|hba_file|ident_file|external_pid_file|include_dir|include_if_exists|include)\b", re.MULTILINE
 )
+_OTHER_FILES = re.compile(r"^\s*(data_directory|hba_file|ident_file|external_pid_file)\b", re.MULTILINE)
+"""A server that is started with such a line would work on its origin's files."""
+
 _NAME = re.compile(r"[0-9]{1,5}")
 
 
@@ -49,6 +53,7 @@ def arrange_directory(
     notes: list[str] = []
     spaces = _place_tablespaces(listing, directory, notes)
     try:
+        _take_out_created_tablespaces(listing, directory, upto, notes)
         _configuration(listing, directory, notes)
         _recovery_settings(directory, timeline or listing.timeline, options)
         write_manifest(directory, listing)
@@ -85,6 +90,14 @@ def _place_tablespaces(listing: Listing, directory: Path, notes: list[str]) -> P
     return beside
 
 
+def _take_out_created_tablespaces(listing: Listing, directory: Path, upto: Position | None, notes: list[str]) -> None:
+    end = listing.stop if upto is None else upto.place
+    notes += [
+        f"a tablespace that its origin made in {named} will be below pg_tblspc in the directory itself"
+        for named in keep_tablespaces_inside(directory, listing.start, end, listing.segment_size)
+    ]
+
+
 def _configuration(listing: Listing, directory: Path, notes: list[str]) -> None:
     """Configuration that the source keeps elsewhere goes into the directory, without leading elsewhere."""
     for name, content in listing.outside.items():
@@ -92,6 +105,13 @@ def _configuration(listing: Listing, directory: Path, notes: list[str]) -> None:
         if name == "postgresql.conf":
             text = _ELSEWHERE.sub(lambda match: f"#{match[0].lstrip()}", text)
         (directory / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    main = directory / "postgresql.conf"
+    if main.exists() and "postgresql.conf" not in listing.outside:
+        before = main.read_text(encoding="utf-8", errors="surrogateescape")
+        after = _OTHER_FILES.sub(lambda match: f"#{match[0].lstrip()}", before)
+        if after != before:
+            main.write_text(after, encoding="utf-8", errors="surrogateescape")
+            notes.append("its postgresql.conf named files of its origin; those lines are comments now")
     if listing.outside:
         notes.append("its configuration lay elsewhere; a copy without includes is in the directory")
 
@@ -106,8 +126,13 @@ def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str
         "recovery_target_name": "",
         "recovery_target_time": "",
         "recovery_target_xid": "",
-        # A copy must not write into the archive of its origin.
+        "recovery_end_command": "",
+        "archive_cleanup_command": "",
+        # A copy must not write into the archive of its origin, follow its primary, or wait for its standbys.
         "archive_mode": "off",
+        "primary_conninfo": "",
+        "primary_slot_name": "",
+        "synchronous_standby_names": "",
     }
     if "port" in options:
         if not _NAME.fullmatch(options["port"]) or not 0 < int(options["port"]) < 65536:

@@ -46,6 +46,7 @@ class _Batch:
     points: tuple[RestorePoint, ...]
     changes: BlockChanges
     seen_ns: int
+    """No transaction that ends behind it has an earlier time than this; 0: not known."""
 
 
 class PendingWal:

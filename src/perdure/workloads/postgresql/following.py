@@ -27,6 +27,8 @@ MOST_PENDING = 64 << 20
 
 _AT_ONCE = 8 << 20
 _SILENCE_S = 60.0
+_SLACK_NS = 1_000_000_000
+"""A transaction gets its time a little before its record gets its place in the log; never this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Follower:
         self._walker = RecordWalker(self._segment_size, page, synchronized=False)
         self._switch = self._expected = None
         self.received, self.goal = page, identity.flushed
-        token = ChainToken(self._system, identity.timeline, 0, 0, 0)
+        identified = time.monotonic_ns()
         _, history = self._replication.history(identity.timeline)
         self._start(page, identity.timeline)
         raw: list[Received] = []
@@ -87,12 +89,15 @@ class Follower:
             raw += self._take_raw()
             if time.monotonic() > deadline:
                 raise SourceUnusable("the server sent no WAL record for a minute", code="server-gone")
+        # What follows was committed after this moment on the server's clock.
+        begun_ns = raw[0].sent_ns - (time.monotonic_ns() - identified) - _SLACK_NS
+        token = ChainToken(self._system, identity.timeline, 0, 0, begun_ns)
         first = self._walker.next_record
         assert first is not None
         self.pending = PendingWal(Position(generation, first), token, self._segment_size, history)
         for received in raw:
             self.pending.add_bytes(received.start, received.data)
-        self._describe(time.time_ns())
+        self._describe(0)
 
     def continue_after(self, position: Position, token: ChainToken) -> None:
         """Follow from a place that is durable in the pool.
@@ -179,7 +184,8 @@ class Follower:
             for spool in self._spools:
                 spool.add(received)
         if raw:
-            self._describe(raw[-1].sent_ns)
+            # Behind, the server's clock says nothing of when this was written: what follows may be much older.
+            self._describe(raw[-1].sent_ns - _SLACK_NS if raw[-1].is_newest else 0)
         if not self._replication.streaming and self._switch is None:
             self._switch = self._find_switch()
 

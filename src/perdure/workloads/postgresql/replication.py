@@ -24,6 +24,8 @@ _DATA = struct.Struct("!cqqq")
 _KEEPALIVE = struct.Struct("!cqqB")
 _STATUS = struct.Struct("!cqqqqB")
 
+_CONNECT_S = 30.0
+
 STATUS_S = 5.0
 """The server ends a connection that says nothing for wal_sender_timeout (a minute)."""
 
@@ -69,11 +71,36 @@ class Received:
         start: LSN of its first byte.
         data: The bytes.
         sent_ns: The server's clock when it was sent, nanoseconds since 1970 UTC.
+        flushed: Up to where the server had WAL to send then.
     """
 
     start: int
     data: memoryview
     sent_ns: int
+    flushed: int = 0
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether the server had nothing more when it sent this."""
+        return self.start + len(self.data) >= self.flushed
+
+
+def _connected(text: str) -> pq.abc.PGconn:
+    """A connection, or what is left of the attempt.
+
+    libpq's own function that waits would keep all other threads waiting too: it does not let go of the interpreter.
+    """
+    connection = pq.PGconn.connect_start(text.encode())
+    deadline = time.monotonic() + _CONNECT_S
+    wanted: int = pq.PollingStatus.WRITING
+    while connection.status != pq.ConnStatus.BAD and time.monotonic() < deadline:
+        socket = [connection.socket]
+        reading = wanted == pq.PollingStatus.READING
+        select.select(socket if reading else [], [] if reading else socket, [], deadline - time.monotonic())
+        wanted = connection.connect_poll()
+        if wanted in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
+            break
+    return connection
 
 
 class Replication:
@@ -95,7 +122,7 @@ class Replication:
         self._status_at = 0.0
         self._owed = False
         text = conninfo(location, replication="true", application_name=name)
-        self._connection = pq.PGconn.connect(text.encode())
+        self._connection = _connected(text)
         if self._connection.status != pq.ConnStatus.OK:
             words = " ".join(self._connection.error_message.decode("utf-8", "replace").split())
             self._connection.finish()
@@ -205,9 +232,9 @@ class Replication:
         view = memoryview(data)
         kind = bytes(view[:1])
         if kind == b"w":
-            _, start, _, clock = _DATA.unpack_from(view)
+            _, start, flushed, clock = _DATA.unpack_from(view)
             self._received = start + len(view) - _DATA.size
-            return Received(start, view[_DATA.size :], (clock + EPOCH_US) * 1000)
+            return Received(start, view[_DATA.size :], (clock + EPOCH_US) * 1000, flushed)
         if kind == b"k":
             _, _, _, wanted = _KEEPALIVE.unpack_from(view)
             self._owed = self._owed or bool(wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
 
 
 class _WalWriter:
-    """Writes WAL files.
+    """Writes WAL files; several threads may write different places.
 
     Args:
         directory: The data directory.
@@ -120,6 +121,7 @@ class _WalWriter:
         self._folder = directory / "pg_wal"
         self._size = segment_size
         self._newest: tuple[int, int] | None = None
+        self._guard = threading.Lock()
 
     def write(self, timeline: int, lsn: int, view: memoryview) -> None:
         """Write bytes at their place."""
@@ -127,8 +129,9 @@ class _WalWriter:
             begin = segment_start(lsn, self._size)
             count = min(len(view), begin + self._size - lsn)
             path = self._folder / segment_name(timeline, lsn, self._size)
-            if not path.exists():
-                self._begin_file(path, begin)
+            with self._guard:
+                if not path.exists():
+                    self._begin_file(path, begin)
             _write(path, view[:count], lsn - begin)
             self._newest = (timeline, begin)
             view, lsn = view[count:], lsn + count

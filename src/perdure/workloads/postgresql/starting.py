@@ -148,6 +148,10 @@ def _drill_settings(room: Path) -> tuple[str, ...]:
         "primary_conninfo=''",
         "synchronous_standby_names=''",
         "fsync=off",
+        "shared_buffers=128MB",
+        "huge_pages=off",
+        # A subscriber would go on reading its publication, and take away what its origin is to get.
+        "max_logical_replication_workers=0",
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import AtPosition, Latest, Target
@@ -84,11 +86,13 @@ class ProtectedCluster:
         server.wait_until_primary()
         return server
 
-    def rows_at(self, query: str, to: Target | None = None, verify: str = "quick") -> list[tuple[Any, ...]]:
+    def rows_at(self, query: str, to: Target | None = None, verify: str = "none") -> list[tuple[Any, ...]]:
         """Recover, start, ask, stop."""
-        directory, _ = self.recover(to, verify)
+        directory, report = self.recover(to, verify)
         server = self.start(directory)
         try:
             return server.execute(query)
+        except psycopg.Error as error:
+            raise AssertionError(f"{report}\n{server.log.read_text(errors='replace')}") from error
         finally:
             server.stop()

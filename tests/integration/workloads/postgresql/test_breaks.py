@@ -7,9 +7,9 @@ from protected_cluster import ProtectedCluster
 
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
-from perdure.model.targets import AtPosition
+from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
-from perdure.protection.live import open_session
+from perdure.protection.live import LiveSource, open_session
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.slot import slot_name
 
@@ -25,6 +25,12 @@ def begin(scene: ProtectedCluster) -> None:
 
 def add(scene: ProtectedCluster, first: int, last: int) -> None:
     scene.server.execute(f"INSERT INTO t SELECT generate_series({first}, {last})")
+
+
+def ship_on(live: LiveSource) -> None:
+    """Ship until the source is gone; what had arrived before may still be shipped."""
+    while True:
+        live.ship()
 
 
 def drop_slot(scene: ProtectedCluster) -> None:
@@ -45,7 +51,7 @@ def test_a_server_that_was_killed_is_followed_again(scene: ProtectedCluster) -> 
         add(scene, 21, 30)
         scene.server.kill()
         with pytest.raises(SourceUnusable):
-            live.ship()
+            ship_on(live)
     scene.server.start()
     add(scene, 31, 40)
     assert scene.sync().cause == ""
@@ -185,3 +191,57 @@ def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
     path.write_bytes(raw)
     report = check(scene.protected)
     assert report.pages == 1
+
+
+def test_a_recovered_cluster_stays_out_of_its_origins_tablespaces(each_version: ProtectedCluster) -> None:
+    """A tablespace that was made after the image is replayed into the recovered directory, not into the live one."""
+    scene = each_version
+    begin(scene)
+    space = scene.root / "space"
+    scene.server.run(["mkdir", str(space)])
+    scene.server.execute(
+        f"CREATE TABLESPACE apart LOCATION '{space}'",
+        "CREATE TABLE there(id int) TABLESPACE apart",
+        "INSERT INTO there SELECT generate_series(1, 5000)",
+    )
+    scene.sync()
+    scene.server.execute("DELETE FROM there WHERE id > 10", "VACUUM there", "CHECKPOINT")
+    directory, report = scene.recover()
+    assert any(str(space) in note for note in report.notes)
+    with scene.start(directory) as recovered:
+        assert recovered.execute("SELECT count(*) FROM there") == [(5000,)]
+        recovered.execute("INSERT INTO there SELECT generate_series(1, 20000)", "CHECKPOINT")
+        assert not any(path.is_symlink() for path in (directory / "pg_tblspc").iterdir())
+    assert scene.server.execute("SELECT count(*) FROM there") == [(10,)]
+    scene.server.restart()
+    assert scene.server.execute("SELECT count(*) FROM there") == [(10,)]
+    scene.full()
+    directory, _ = scene.recover()
+    with scene.start(directory) as recovered:
+        assert recovered.execute("SELECT count(*) FROM there") == [(10,)]
+
+
+def test_a_recovered_cluster_waits_for_nobody(scene: ProtectedCluster) -> None:
+    """A copy of a server that commits synchronously to perdure commits by itself."""
+    begin(scene)
+    scene.server.configure({"synchronous_standby_names": "perdure"})
+    scene.server.execute("SELECT pg_reload_conf()")
+    scene.full()
+    directory, _ = scene.recover()
+    with scene.start(directory) as recovered:
+        recovered.execute("INSERT INTO t VALUES (11)")
+        assert recovered.execute(COUNT) == [(11, 11)]
+
+
+def test_time_is_the_transactions_own_even_when_shipped_late(scene: ProtectedCluster) -> None:
+    """After a pause of perdure, a moment within the pause comes back exactly, also behind much log without a commit."""
+    begin(scene)
+    with scene.server.connect() as connection:
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE much AS SELECT n, repeat('x', 1000) FROM generate_series(1, 30000) n")
+        connection.execute("ROLLBACK")
+    add(scene, 11, 20)
+    between = scene.server.execute("SELECT (extract(epoch from clock_timestamp()) * 1000000)::bigint")[0][0]
+    add(scene, 21, 30)
+    scene.sync()
+    assert scene.rows_at(COUNT, AtTime(int(between) * 1000)) == [(20, 20)]
