@@ -303,7 +303,8 @@ class LiveSource:
         )
         found = {name: replace(part, pages=image.unexplained(name, part.pages)) for name, part in stored.found.items()}
         sizes = {file.name: file.page_size for file in stored.point.files}
-        return Checked(found, sizes, stored.point, stored.point.read)
+        differed = any(len(part.pages) for part in found.values())
+        return Checked(found, sizes, stored.point if differed else None, stored.point.read)
 
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""

@@ -184,13 +184,15 @@ def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
     scene.protect()
     scene.server.execute("UPDATE t SET filler = 'y' WHERE id % 50 = 0", "CHECKPOINT")
     scene.sync()
-    assert check(scene.protected).pages == 0
+    clean = check(scene.protected)
+    assert (clean.pages, clean.repaired_by) == (0, None)
     path = scene.server.data / str(scene.server.execute("SELECT pg_relation_filepath('t')")[0][0])
     raw = bytearray(path.read_bytes())
     raw[3 * 8192 + 6000] ^= 0xFF
     path.write_bytes(raw)
     report = check(scene.protected)
     assert report.pages == 1
+    assert report.repaired_by is not None
 
 
 def test_a_recovered_cluster_stays_out_of_its_origins_tablespaces(each_version: ProtectedCluster) -> None:
