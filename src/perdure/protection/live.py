@@ -173,7 +173,10 @@ class LiveSource:
             self.protected.note_state(ReplicaState.VERIFYING, cause)
         vault, source = self.protected.vault, self.protected.source.id
         inconsistent_ns = self.protected.inconsistent_ns(previous)
-        keeps_layout = not lost or isinstance(self.session, LayoutSession)
+        keeps_layout = not lost
+        if isinstance(self.session, LayoutSession):
+            self.session.lost = bool(lost)
+            keeps_layout = True
         base = self._base(previous, tracked=not lost) if previous is not None and keeps_layout else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
             self._ship_before_commit()

@@ -442,11 +442,13 @@ class SpreadingWorkload(Protocol):
 class LayoutSession(Protocol):
     """A session whose images keep the layout of the one before, even when the log was lost.
 
+    ``image`` is then given the image before with ``tracked`` false.
+
     Attributes:
-        keeps_layout: Always true; ``image`` is then given the image before with ``tracked`` false.
+        lost: Set by the caller before ``image``: the log is not shipped until the image is committed.
     """
 
-    keeps_layout: bool
+    lost: bool
 
 
 @runtime_checkable

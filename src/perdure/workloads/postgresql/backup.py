@@ -48,6 +48,9 @@ class LogHolder(Protocol):
     """What an image needs of the session that ships the log."""
 
     @property
+    def lost(self) -> bool: ...
+
+    @property
     def follower(self) -> Follower: ...
 
     def wait_for(self, lsn: int, *, durable: bool) -> tuple[Position, ChainToken]: ...
@@ -80,8 +83,7 @@ def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, bas
         held.callback(log.follower.detach, spool)
         # What the WAL up to here changes is known then: from the pool what is shipped, from memory the rest.
         log.follower.catch_up(start)
-        durable = base is None or base.tracked
-        draft = _Draft((data, cluster), start, sql, log, spool, durable=durable)
+        draft = _Draft((data, cluster), start, sql, log, spool, durable=not log.lost)
         yield draft.image(base)
 
 

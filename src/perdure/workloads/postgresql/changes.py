@@ -1,8 +1,8 @@
 """From what the WAL says to the pages of an image that have to be read.
 
-Changes of relations are in the WAL, but for three kinds: free space maps, hint bits where nothing protects them by
-checksums, and pages of zeros added at the end. Free space maps, and every file that is no relation, are read and
-compared by digest. Unlogged hints are hints: an image may have older ones. A file that is longer than in the image
+Changes of relations are in the WAL, but for four kinds: free space maps; bits of visibility maps that a change of a row
+clears, since its record names only the row's block; hint bits where nothing protects them by checksums; and pages of
+zeros added at the end. Both kinds of maps, and every file that is no relation, are read and compared by digest. Unlogged hints are hints: an image may have older ones. A file that is longer than in the image
 before is read from where that one ended.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from perdure.workloads.postgresql.blocks import FREE_SPACE, BlockChanges
+from perdure.workloads.postgresql.blocks import FREE_SPACE, VISIBILITY, BlockChanges
 from perdure.workloads.postgresql.layout import PAGE, pages_of, virtual_pages
 from perdure.workloads.postgresql.listing import ListedFile
 from perdure.workloads.postgresql.scanning import FileIdentity, FoundFile, relation_of
@@ -31,7 +31,7 @@ _Fork = tuple[int, int, int, int]
 def is_tracked(path: str) -> bool:
     """Whether every change of a file is in the WAL."""
     identity = relation_of(path)
-    return identity is not None and identity.fork != FREE_SPACE
+    return identity is not None and identity.fork not in (FREE_SPACE, VISIBILITY)
 
 
 def digests_of(read: Callable[[int, int], bytes], size: int) -> bytes:
@@ -69,7 +69,7 @@ class ChangedPages:
             return np.arange(pages, dtype=np.int64)
         grown = np.arange(min(before.size // PAGE, pages), pages, dtype=np.int64)
         identity = relation_of(file.path)
-        if identity is None or identity.fork == FREE_SPACE:
+        if identity is None or not is_tracked(file.path):
             return np.union1d(_differing_pieces(before.digests, digests, pages), grown)
         return np.union1d(self._in_relation(identity, pages), grown)
 

@@ -15,7 +15,7 @@ from perdure.model.positions import Position
 from perdure.workloads.contract import BaseImage, Image
 from perdure.workloads.postgresql.backup import local_image
 from perdure.workloads.postgresql.chain import ChainToken, decode_token
-from perdure.workloads.postgresql.cluster import look_at_cluster, visible_data_directory
+from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.options import Options
@@ -36,6 +36,7 @@ class PostgresqlSession:
 
     Attributes:
         warning: What a person should look at; empty if all is well.
+        lost: The log is not shipped before the next image.
 
     Raises:
         SourceUnusable: The server cannot be followed.
@@ -49,13 +50,13 @@ class PostgresqlSession:
         self._pending: LogSegment | None = None
         self._wanted = 0
         self._acknowledged = Position(0, 0)
-        self._connected = True
+        self.lost = False
         self._looked_at = self._polled_at = time.monotonic()
         self._failure: PerdureError | None = None
         self.warning = ""
         with ExitStack() as opened:
             self._sql = opened.enter_context(connect(self._location))
-            self.cluster = look_at_cluster(self._sql)
+            self.cluster = self._looked_at_cluster()
             self._replication = Replication(self._location, self._options.application_name)
             opened.callback(self._replication.close)
             self._ensure_slot()
@@ -73,6 +74,14 @@ class PostgresqlSession:
     def close(self) -> None:
         """End the connections. The slot stays and keeps WAL."""
         self._closing.close()
+
+    def _looked_at_cluster(self) -> Cluster:
+        try:
+            return look_at_cluster(self._sql)
+        except psycopg.Error as error:
+            raise SourceUnusable(
+                f"the server at {shown(self._location)} does not answer: {server_sentence(error)}", code="server-gone"
+            ) from error
 
     def _ensure_slot(self) -> None:
         """The slot is there before anything is read: from then on no WAL can be missed."""
@@ -128,7 +137,6 @@ class PostgresqlSession:
             self._replication, self._slot, self.cluster.system, self.cluster.number("wal_segment_size")
         )
         self._follower.begin_at_present(end.position.generation + 2)
-        self._connected = False
         raise TrackingLost(cause, code=code)
 
     def poll(self) -> bool:
@@ -137,7 +145,7 @@ class PostgresqlSession:
             self._follower.receive()
             if self._polled_at - self._looked_at >= _LOOK_S:
                 self._looked_at = self._polled_at
-                self._look_at_slot()
+                self.look_at_slot()
         except PerdureError as failure:
             self._failure = failure
             raise
@@ -168,7 +176,6 @@ class PostgresqlSession:
             token = pending.token_at(position.place) or self._follower.backup_ends.get(position.place)
             pending.drop_before(position.place)
             pending.token = token or pending.token
-            self._connected = True
         self._acknowledged = max(self._acknowledged, position)
         self._follower.confirm(position.place)
 
@@ -198,7 +205,7 @@ class PostgresqlSession:
 
     # --- the slot --------------------------------------------------------------------------------
 
-    def _look_at_slot(self) -> None:
+    def look_at_slot(self) -> None:
         slot = look_at_slot(self._sql, self._slot)
         if slot is None:
             raise TrackingLost(f"the replication slot {self._slot} was dropped", code="slot-gone")
