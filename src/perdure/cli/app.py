@@ -67,7 +67,7 @@ for _name in (
 app.command(f"{_COMMANDS}.hold:release")
 ese = App(name="ese", help="Read and verify the files of Exchange's storage engine (ESE).")
 app.command(ese)
-for _name in ("header", "verify", "dump-log", "space", "tables", "rows"):
+for _name in ("header", "verify", "dump-log", "space", "tables", "rows", "replay"):
     _module = _name.replace("-", "_")
     ese.command(f"{_COMMANDS}.ese.{_module}:{_module}", name=_name)
 

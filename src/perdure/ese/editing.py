@@ -58,6 +58,7 @@ class EditablePage:
     """
 
     __slots__ = (
+        "_capacity",
         "_external",
         "_nodes",
         "_raw",
@@ -76,6 +77,7 @@ class EditablePage:
 
     def __init__(self, size: int, number: int, object_id: int = 0, flags: int = 0, file: str = "database") -> None:
         self.size, self.number, self.object_id, self.flags, self.file = size, number, object_id, flags, file
+        self._capacity = size - data_start(size)
         self.dbtime = self.previous = self.next = self.uncommitted_free = 0
         self._raw: bytes | None = None
         self._external = b""
@@ -95,9 +97,9 @@ class EditablePage:
         )
         page = cls(len(content), number, objid, flags, file)
         page.dbtime, page.previous, page.next, page.uncommitted_free = dbtime, previous, next_, uncommitted
-        if tags & 0xFFF or any(content):
+        if tags & 0xFFF or content != bytes(len(content)):
             page._raw = content
-            page._used = len(content) - page._data_start - free
+            page._used = page._capacity - free
             if page._used < TAG * (tags & 0xFFF):
                 raise page.damaged(f"its header counts {free} free bytes, more than there can be")
         return page
@@ -120,7 +122,7 @@ class EditablePage:
     @property
     def free(self) -> int:
         """Bytes not used by anything, exact as they would be encoded; negative if the page holds too much."""
-        return self.size - self._data_start - self._used
+        return self._capacity - self._used
 
     @property
     def external_header(self) -> bytes:
@@ -136,10 +138,6 @@ class EditablePage:
         if old != content and nodes and not self.root:
             self.set_nodes(nodes)
 
-    @property
-    def _data_start(self) -> int:
-        return data_start(self.size)
-
     # ---- its nodes
 
     @property
@@ -151,13 +149,17 @@ class EditablePage:
         """How many nodes there are."""
         return len(self._decoded())
 
+    def __bool__(self) -> bool:
+        """A page without nodes is a page."""
+        return True
+
     def node(self, line: int) -> PageNode:
         """One node.
 
         Raises:
             EseDamaged: There is no such line.
         """
-        nodes = self._decoded()
+        nodes = self._nodes if self._raw is None else self._decoded()
         if not 0 <= line < len(nodes):
             raise self.damaged(f"it has no line {line}, only {len(nodes)} lines")
         return nodes[line]
@@ -297,7 +299,7 @@ class EditablePage:
         except LayoutDamaged as error:
             raise self.damaged(str(error)) from None
         if content.used != self._used:
-            left = self.size - self._data_start - content.used
+            left = self._capacity - content.used
             raise self.damaged(f"its header counts {self.free} free bytes, and its tags leave {left}")
         self._external, self._reserved, self._nodes = content.external, content.reserved, content.nodes
         self._raw = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Finding", "Severity", "damage_in"]
+__all__ = ["Finding", "Severity", "damage_in", "worst_of"]
 
 
 class Severity(Enum):
@@ -42,3 +42,8 @@ class Finding:
 def damage_in(findings: Iterable[Finding]) -> list[Finding]:
     """The findings that are damage."""
     return [finding for finding in findings if finding.severity is Severity.DAMAGE]
+
+
+def worst_of(findings: Iterable[Finding]) -> Severity:
+    """The worst of findings; a note if there are none."""
+    return max((finding.severity for finding in findings), default=Severity.NOTE, key=list(Severity).index)

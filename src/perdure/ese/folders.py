@@ -9,7 +9,7 @@ from pathlib import Path
 from perdure.ese.chain import Chain, check_checkpoint, check_database, join_logs
 from perdure.ese.database import Database
 from perdure.ese.errors import EseDamaged, EseUnsupported, NotAnEseFile
-from perdure.ese.findings import Finding, Severity
+from perdure.ese.findings import Finding, Severity, worst_of
 from perdure.ese.headers.checkpoint import CheckpointHeader, read_checkpoint
 from perdure.ese.headers.database import DatabaseHeader
 from perdure.ese.headers.kinds import FileKind, kind_by_content, kind_by_name
@@ -70,7 +70,7 @@ class VerificationReport:
     @property
     def worst(self) -> Severity:
         """The worst of all findings; a note if there are none."""
-        return max((finding.severity for finding in self.findings), default=Severity.NOTE, key=list(Severity).index)
+        return worst_of(self.findings)
 
 
 def find_files(paths: Iterable[Path]) -> list[Path]:

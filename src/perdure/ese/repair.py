@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perdure.ese.checksums import (
     ECC_FLAG,
@@ -17,7 +18,10 @@ from perdure.ese.checksums import (
     xor32,
 )
 
-__all__ = ["CorrectedPage", "correct_page", "page_state", "sealed_page"]
+__all__ = ["CorrectedPage", "correct_page", "page_state", "seal_pages", "sealed_page"]
+
+Octets = NDArray[np.uint8]
+Words32 = NDArray[np.uint32]
 
 _FORMAT_BIT = 36 * 8 + 13
 """The bit that says that the checksum is ECC: a page in which it flipped cannot be corrected."""
@@ -57,6 +61,32 @@ def sealed_page(page: bytes, number: int) -> bytes:
         sealed[40 : 40 + 8 * len(others)] = others.astype("<u8").tobytes()
     sealed[:8] = int(block_checksums(_row(bytes(sealed)), _number(number))[0, 0]).to_bytes(8, "little")
     return bytes(sealed)
+
+
+def seal_pages(pages: Octets, numbers: Words32) -> Octets:
+    """Many pages of one size, each with the checksum that its flags ask for; much faster together than one by one.
+
+    Args:
+        pages: ``uint8[n, page_size]``; a page of zeros stays one.
+        numbers: Their page numbers, ``uint32[n]``.
+    """
+    sealed = pages.copy()
+    size = pages.shape[1]
+    ecc = (sealed[:, 36:40].copy().view("<u4")[:, 0] & ECC_FLAG) != 0
+    for index in np.flatnonzero(~ecc).tolist():
+        if sealed[index].any():
+            sealed[index] = np.frombuffer(sealed_page(sealed[index].tobytes(), int(numbers[index])), np.uint8)
+    some = np.flatnonzero(ecc)
+    if not len(some):
+        return sealed
+    rows, own = np.ascontiguousarray(sealed[some]), numbers[some]
+    if size > LARGE_PAGE:
+        # The first block covers the checksums of the others, so it comes last.
+        others = block_checksums(rows, own)[:, 1:]
+        rows[:, 40 : 40 + 8 * others.shape[1]] = np.ascontiguousarray(others.astype("<u8")).view(np.uint8)
+    rows[:, :8] = np.ascontiguousarray(block_checksums(rows, own)[:, :1].astype("<u8")).view(np.uint8)
+    sealed[some] = rows
+    return sealed
 
 
 def correct_page(page: bytes, number: int) -> CorrectedPage | None:

@@ -209,7 +209,7 @@ def synchronize(p: Protected, progress: Progress = quiet) -> SyncResult:
     def ship(live: LiveSource) -> SyncResult:
         if not live.lost and live.newest_image() is not None:
             shipped = live.ship()
-            live.maintain()
+            live.report_backup()
             return _sync_result(shipped, None)
         stored = live.express_full("first replica", progress)
         return _sync_result(live.ship(), stored.point)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TypeVar
 
 from perdure.model.errors import ImageFailed, Refused, SourceUnusable, TrackingLost
@@ -21,8 +22,8 @@ from perdure.protection.image_restore import read_file
 from perdure.protection.live_results import Checked, Shipped
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
-from perdure.protection.storing import Stored, by_tracking, compare_image, store_image
-from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, Session
+from perdure.protection.storing import Stored, by_comparing, by_tracking, compare_image, store_image
+from perdure.workloads.contract import BackupSession, BaseImage, Image, LayoutSession, MovingImage, Session
 
 __all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
 
@@ -132,6 +133,13 @@ class LiveSource:
             self.session.maintain(self._ship_one)
             self._reports.keep()
 
+    def report_backup(self) -> None:
+        """Tell an engine that truncates its own log what is durable. Other log is recycled only under a lasting hold:
+        without one its next restart would lose what comes after.
+        """
+        if isinstance(self.session, BackupSession):
+            self.maintain()
+
     def _ship_one(self, segment: LogSegment) -> None:
         self._make_durable(segment)
 
@@ -173,10 +181,7 @@ class LiveSource:
             self.protected.note_state(ReplicaState.VERIFYING, cause)
         vault, source = self.protected.vault, self.protected.source.id
         inconsistent_ns = self.protected.inconsistent_ns(previous)
-        keeps_layout = not lost
-        if isinstance(self.session, LayoutSession):
-            self.session.lost = bool(lost)
-            keeps_layout = True
+        keeps_layout = not lost or isinstance(self.session, LayoutSession)
         base = self._base(previous, tracked=not lost) if previous is not None and keeps_layout else None
         with self._noting_failure("the express full"), self.session.image(base) as image:
             self._ship_before_commit()
@@ -195,9 +200,12 @@ class LiveSource:
                 meanwhile,
             )
             self.lost = ""
-            if lost:
+            if lost or isinstance(self.session, BackupSession):
                 self.session.acknowledge(image.position)
-            self._reports.complete(image)
+            if isinstance(self.session, BackupSession):
+                # What was completed meanwhile counts as backed up too when the engine hears that the backup is.
+                self.ship()
+                self._reports.complete(image)
         if lost or self.protected.replica.state is not ReplicaState.OK:
             self.protected.note_state(ReplicaState.OK, stored.point.cause)
         return stored
@@ -216,7 +224,9 @@ class LiveSource:
             )
         self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
         with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
-            checked = self._beside(lambda report: self._compared(image, previous, report), progress, None)
+            self._ship_before_commit()
+            compared = self._compared_moving if isinstance(image, MovingImage) else self._compared
+            checked = self._beside(lambda report: compared(image, previous, report), progress, None)
         pages = sum(len(found.pages) for found in checked.found.values())
         outcome = f"consistency check repaired {pages} pages" if pages else "consistency check found no difference"
         self.protected.note_state(ReplicaState.OK, outcome)
@@ -227,7 +237,6 @@ class LiveSource:
         sizes = {reader.name: reader.page_size for reader in image.files}
         read = 0
         if image.position != point.position:
-            self._ship_before_commit()
             point = store_image(
                 vault,
                 source,
@@ -257,10 +266,28 @@ class LiveSource:
         )
         return Checked(found, sizes, repair.point, read)
 
+    def _compared_moving(self, image: Image, point: RecoveryPoint, progress: Progress) -> Checked:
+        """One pass: what differs is stored at once, and then told apart from what the log says to have changed."""
+        assert isinstance(image, MovingImage)
+        vault, source = self.protected.vault, self.protected.source.id
+        stored = store_image(
+            vault,
+            source,
+            image,
+            point,
+            find=by_comparing(vault, progress),
+            cause="consistency check",
+            inconsistent_ns=self.protected.inconsistent_ns(point),
+            progress=progress,
+        )
+        found = {name: replace(part, pages=image.unexplained(name, part.pages)) for name, part in stored.found.items()}
+        sizes = {file.name: file.page_size for file in stored.point.files}
+        return Checked(found, sizes, stored.point, stored.point.read)
+
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
         self.ship()
-        if self.lost and isinstance(self.session, BackupSession):
+        if self.lost and isinstance(self.session, BackupSession | LayoutSession):
             self.session.start_anew()
         elif self.lost:
             for _ in self.session.log():

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from perdure.model.errors import Damaged, Refused
+from perdure.model.errors import BadInput, Damaged, Refused
 from perdure.model.listings import load_root
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
-from perdure.model.targets import Target
+from perdure.model.targets import Latest, Target
 from perdure.model.timeline import RecoveryPlan
 from perdure.protection.directory_recovery import check_options, recover_directory
 from perdure.protection.image_restore import restore_image
@@ -112,6 +112,12 @@ def recover(
             "there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes"
         )
     check_options(p, options or {})
+    if (options or {}).get("roll-forward") and not isinstance(to, Latest):
+        raise BadInput(
+            "only the latest moment can be rolled forward: surviving log leads on from nowhere else",
+            code="bad-recovery-option",
+            hint="recover --to latest, or leave --roll-forward out",
+        )
     plan = plan_for(p, to)
     notes = [plan.note] if plan.note else []
     verification: Verification | None

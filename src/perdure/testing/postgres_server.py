@@ -25,6 +25,7 @@ __all__ = ["PostgresServer", "binaries", "owner", "postgres_room"]
 
 _NOBODY = 65534
 _START_S = 60.0
+_ROOM = 4 << 30
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -57,7 +58,10 @@ def owner() -> dict[str, Any]:
 @contextlib.contextmanager
 def postgres_room() -> Iterator[Path]:
     """A temporary directory that the servers' user may reach and write."""
-    room = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
+    # In memory where there is some: these tests are about contents, not about a disk's speed.
+    memory = Path("/dev/shm")  # noqa: S108
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM
+    room = Path(tempfile.mkdtemp(prefix="perdure-postgres-", dir=memory if roomy else None))
     try:
         if os.geteuid() == 0:
             os.chown(room, _NOBODY, _NOBODY)
@@ -148,6 +152,14 @@ class PostgresServer:
                 time.sleep(0.02)
             else:
                 return self
+
+    def wait_until_primary(self) -> None:
+        """Wait until recovery has ended and it takes writes."""
+        deadline = time.monotonic() + _START_S
+        while self.execute("SELECT pg_is_in_recovery()")[0][0]:
+            if time.monotonic() > deadline or self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"recovery did not end: {self.log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.02)
 
     def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
         """Stop it (fast unless told otherwise) and wait."""

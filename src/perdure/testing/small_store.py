@@ -86,6 +86,7 @@ class SmallStore:
         self.sets: dict[str, BackupKind] = {}
         self.completed: list[tuple[BackupKind, int]] = []
         self.fail_at = ""
+        self.busy_at: tuple[str, ...] = ()
         self.blockers: tuple[Blocker, ...] = ()
         self.generation, self.checkpoint = 1, 1
         self._begin_log(bytes(8), 0)
@@ -311,6 +312,10 @@ class SmallStore:
         self.write_header()
 
     def _fail(self, call: str) -> None:
+        if call in self.busy_at:
+            # Clients work between the calls, and the checkpoint follows them.
+            self.work(2)
+            self.flush()
         if self.fail_at == call:
             kind = FailedAtFreeze if call == "freeze" else WriterTimeout
             raise kind(f"failing at {call}", hint="look at the writer")

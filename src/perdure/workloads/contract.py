@@ -46,6 +46,7 @@ __all__ = [
     "ListingSource",
     "LocatingWorkload",
     "LogReader",
+    "MovingImage",
     "RestoredItem",
     "Session",
     "SpreadingWorkload",
@@ -245,7 +246,9 @@ class BackupSession(Protocol):
         ...
 
     def complete_image(self, image: Image) -> None:
-        """The image is durable as a recovery point: report the backup as complete. Only while the image is open."""
+        """Report the backup as complete. Only while the image is open, and after its position was acknowledged and the
+        log shipped that was complete by then.
+        """
         ...
 
 
@@ -442,13 +445,24 @@ class SpreadingWorkload(Protocol):
 class LayoutSession(Protocol):
     """A session whose images keep the layout of the one before, even when the log was lost.
 
-    ``image`` is then given the image before with ``tracked`` false.
-
     Attributes:
-        lost: Set by the caller before ``image``: the log is not shipped until the image is committed.
+        keeps_layout: Always true; ``image`` is then given the image before with ``tracked`` false.
     """
 
-    lost: bool
+    keeps_layout: bool
+
+    def start_anew(self) -> None:
+        """As in :class:`BackupSession`: yield no log until an image, unconnected to it, is complete."""
+        ...
+
+
+@runtime_checkable
+class MovingImage(Protocol):
+    """An image whose source changes while it is read, and whose position is known only when all of it was read."""
+
+    def unexplained(self, name: str, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of pages of a file that differ from the image before: those that no log says to have changed."""
+        ...
 
 
 @runtime_checkable

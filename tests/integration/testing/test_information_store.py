@@ -1,4 +1,4 @@
-"""What the simulated information store writes: databases and logs that every reader accepts, and the truth about both."""
+"""What the simulated information store writes: databases and logs that every reader accepts."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def records_of(store: InformationStore) -> Iterator[LogRecord]:
 
 
 def test_files_and_trees_and_chain_are_sound(stopped: InformationStore) -> None:
-    """Everything that the verifier knows holds for its files: checksums, every tree, every record, the chain of logs."""
+    """All that the verifier knows holds for its files: checksums, every tree, every record, the chain of logs."""
     report = verify_files([stopped.folder], trees=True)
     assert [str(finding) for finding in report.findings] == []
     assert read_catalog_names(database_of(stopped)) >= {"MSysObjects", "Mailbox", "Message_1", "Folder_3"}

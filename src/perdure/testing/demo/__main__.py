@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=300, help="mail store in MiB (default 300)")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of the load (default 40)")
     parser.add_argument("--express-full-every", type=float, default=12.0, help="seconds between them (default 12)")
-    parser.add_argument("--act", choices=("1", "2", "all"), default="1", help="1: SQLite, 2: Exchange (default 1)")
+    parser.add_argument("--act", choices=("1", "2", "all"), default="all", help="1: SQLite, 2: Exchange (default all)")
     given = parser.parse_args(arguments)
     if given.dir is not None and given.dir.exists() and any(given.dir.iterdir()):
         parser.error(f"{given.dir} is not empty")
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             show_report(play(plan, show), console)
         if given.act != "1":
             console.rule("A mailbox database")
-            mailboxes = MailboxPlan(folder, seed, size=plan.size)
+            mailboxes = MailboxPlan(folder, seed, size=plan.size, seconds=0.6 * plan.seconds)
             show_mailbox_report(play_mailboxes(mailboxes, show), console)
     except DemoFailed as failure:
         keep = True

@@ -76,7 +76,12 @@ def _store(arguments: argparse.Namespace) -> InformationStore:
     disk = Disk(really_syncs=arguments.sync)
     if read_plan(arguments.folder) is not None:
         return InformationStore.open(arguments.folder, disk=disk, options=options)
-    plan = StorePlan((), arguments.page_size, arguments.circular, arguments.layout, arguments.seed)
+    plan = StorePlan(
+        page_size=arguments.page_size,
+        circular=arguments.circular,
+        layout=arguments.layout,
+        seed=arguments.seed,
+    )
     store = InformationStore(arguments.folder, plan, disk, options=options)
     for name in arguments.databases.split(","):
         store.add_database(name, mailboxes=arguments.mailboxes, size=arguments.size * _MEBIBYTE)

@@ -25,7 +25,7 @@ class SetState(Enum):
     FAILED = "failed"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BackupSet:
     """One set.
 

@@ -153,7 +153,7 @@ def describe_table(
     return rows
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class CatalogTrees:
     """The trees of the catalog, its shadow, and the tables beside them."""
 

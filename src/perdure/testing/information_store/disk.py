@@ -17,7 +17,7 @@ class _Unsynced:
     after: bytes
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DiskFile:
     """One open file.
 
@@ -64,7 +64,7 @@ class DiskFile:
             self.descriptor = -1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Disk:
     """Opens files, and cuts their power.
 

@@ -18,6 +18,7 @@ from perdure.testing.information_store.disk import Disk
 from perdure.testing.information_store.header_fields import (
     NOWHERE,
     AttachedDatabase,
+    BackupStamp,
     CheckpointFields,
     DatabaseFields,
     LogFields,
@@ -46,7 +47,7 @@ JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 
 _TRANSACTION_STEP = 4
 _SYSTEM_PROCESS = 1
-_CIRCULAR_NOW = 2
+_CIRCULAR_NOW, _WAS_CIRCULAR = 2, 4
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class EngineSettings:
         base: First three letters of the names of its logs.
         page_size: Of its databases, bytes.
         circular: Whether it deletes logs that no recovery of its own needs.
+        was_circular: Whether it once did.
         checkpoint_depth: Log generations after which a changed page is written at the latest.
         log_resilience: Newest generations that may be lost without making a database unusable.
         initial_pages: Of a new database.
@@ -76,9 +78,10 @@ class EngineSettings:
     cached_pages: int = 4096
     write_chance: float = 0.05
     seed: int = 0
+    was_circular: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Engine:
     """The engine. Everything that changes it happens inside of :meth:`operating`.
 
@@ -150,9 +153,27 @@ class Engine:
 
     def start(self, previous: PreviousLog | None = None) -> None:
         """Begin to write: a new stream, or the generation after the last one of a stream."""
-        self.stream.begin(previous or PreviousLog())
+        if not self.stream.generation:
+            self.stream.begin(previous or PreviousLog())
         self.append(log.initialise(self._parameters(), log_time_bytes(self.clock())))
         self.make_durable()
+
+    def resume(self, previous: PreviousLog) -> None:
+        """Begin the generation after the last one of a stream, to end its recovery in it."""
+        self._created[previous.generation] = previous.created
+        self.stream.begin(previous)
+
+    def adopt(
+        self, name: str, path: Path, guid: str, schemas: dict[str, TableSchema], held: list[TreePage]
+    ) -> MountedDatabase:
+        """Open a database that is being recovered, as it is attached in the log; some pages are newer than its file."""
+        fields = self.read_fields(path, self.settings.page_size)
+        store = self._store(path, fields, path.stat().st_size // fields.page_size - 2)
+        for page in held:
+            store.file.take_over(page, fields.min_required << 32)
+        self._version = max(self._version, 1 << 30)
+        adopted = self.databases[name] = MountedDatabase.open(name, path, guid, store, schemas)
+        return adopted
 
     def session(self) -> Session:
         """A new session."""
@@ -204,7 +225,11 @@ class Engine:
         """Mount a clean database of this stream."""
         fields = self.read_fields(path, self.settings.page_size)
         assert fields.state == CLEAN, f"{path} is not clean: it has to be recovered first"
-        assert fields.log_signature == self.signature, f"{path} belongs to another log stream"
+        if fields.log_signature != self.signature:
+            # A clean database may join another stream; what its header says of backups was about the old one.
+            fields.log_signature = self.signature
+            fields.consistent, fields.consistent_time = NOWHERE, bytes(8)
+            fields.full = fields.incremental = fields.copy = BackupStamp()
         fields.dbid = self._free_dbid()
         store = self._store(path, fields, path.stat().st_size // fields.page_size - 2)
         record = log.attach_database(
@@ -362,7 +387,7 @@ class Engine:
             self.disk.open(path),
             fields,
             last_page,
-            self._log_unlogged_before,
+            lambda pages: self._log_unlogged_before(store, pages),
             self._make_durable_until,
             self._created_of,
             reserved_on,
@@ -373,19 +398,16 @@ class Engine:
         store = TreeStore(file, self.append, self.stream.append_together, fields.dbid, self._next_version)
         return store
 
-    def _log_unlogged_before(self, pages: list[TreePage]) -> None:
+    def _log_unlogged_before(self, store: TreeStore, pages: list[TreePage]) -> None:
         """Before a page with uncommitted data is written, the log gets the data before."""
-        for database in self.databases.values():
-            for version in list(database.store.unlogged_before.values()):
-                tree = version.tree
+        by_number = {page.number: page for page in pages}
+        for version in list(store.unlogged_before.values()):
+            tree, page = version.tree, by_number.get(version.page)
+            if page is not None:
                 assert isinstance(tree, Tree)
-                for page in pages:
-                    if page.objid != tree.objid or not page.leaf or database.file.page(page.number) is not page:
-                        continue
-                    line = tree.is_on(page, version.bookmark)
-                    if line is not None:
-                        tree.log_before(tree.locks[version.bookmark], version, page, line)
-                        break
+                # The node may have moved to another page since; what counts is where it was changed.
+                line = tree.is_on(page, version.bookmark) if page.leaf and page.objid == tree.objid else None
+                tree.log_before(tree.locks[version.bookmark], version, page, line or 0)
         if self.stream.flushed != self.stream.end:
             self.make_durable()
 
@@ -440,7 +462,8 @@ class Engine:
             previous_created=previous.created,
             previous_segments=previous.checksums,
             checkpoint=self.checkpoint,
-            flags=_CIRCULAR_NOW if self.settings.circular else 0,
+            flags=(_CIRCULAR_NOW if self.settings.circular else 0)
+            | (_WAS_CIRCULAR if self.settings.was_circular else 0),
             attached=self._attached(),
         )
 

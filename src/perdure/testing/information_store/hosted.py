@@ -8,7 +8,7 @@ from random import Random
 
 from perdure.snapshots.writer import DatabaseState
 from perdure.testing.information_store.engine import Engine
-from perdure.testing.information_store.journal import JournalWriter
+from perdure.testing.information_store.journal import JournalWriter, last_stream
 from perdure.testing.information_store.layout import DatabasePlace
 from perdure.testing.information_store.mailboxes import Mailboxes
 from perdure.testing.information_store.mounted_database import MountedDatabase
@@ -21,7 +21,7 @@ _FILL_BATCH = 24
 _MAINTAIN = 0.3
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class HostedDatabase:
     """A database that a store hosts; it may be dismounted.
 
@@ -68,7 +68,10 @@ class HostedDatabase:
     def opened(self, engine: Engine, database: MountedDatabase, *, new: bool = False) -> None:
         """The engine has mounted it: let clients in."""
         self.engine, self.database = engine, database
+        known = last_stream(self.journal_path)
         self.journal = JournalWriter(self.journal_path)
+        if known != engine.signature.hex():
+            self.journal.begin_stream(engine.signature)
         engine.before_flush.append(self.journal.flush)
         sessions = [engine.session() for _ in range(_CLIENTS)]
         if new:

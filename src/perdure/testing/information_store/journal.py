@@ -21,7 +21,9 @@ from perdure.ese.rows import rows_of
 from perdure.ese.structures import LogPosition
 from perdure.testing.information_store.log_stream import log_position, place_of
 
-__all__ = ["Commit", "Journal", "JournalRow", "JournalWriter", "digest_of"]
+_COMMIT_SIZE = 8
+
+__all__ = ["Commit", "Journal", "JournalRow", "JournalWriter", "differences", "digest_of", "last_stream", "read_rows"]
 
 JournalRow: TypeAlias = dict[str, int | str | bool]
 """A row by column name; bytes are their :func:`digest_of`, null columns are missing."""
@@ -31,11 +33,12 @@ Rows: TypeAlias = dict[str, dict[str, JournalRow]]
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
-    """A commit at a place, or a cut at one."""
+    """A commit at a place, a cut at one, or the beginning of a log stream."""
 
-    place: int
+    place: int = 0
     rows: list[tuple[str, str, JournalRow | None]] = []
     cut: bool = False
+    stream: str = ""
     moment: float = 0.0
 
 
@@ -43,12 +46,22 @@ _decoder = msgspec.json.Decoder(_Line)
 _encoder = msgspec.json.Encoder()
 
 
+def last_stream(path: Path) -> str:
+    """Signature of the log stream that a journal tells of last, in hexadecimal digits; empty if it tells of none."""
+    last = ""
+    if path.exists():
+        for raw in path.read_bytes().split(b"\n"):
+            if b'"stream"' in raw and raw.endswith(b"}"):
+                last = _decoder.decode(raw).stream or last
+    return last
+
+
 def digest_of(content: bytes) -> str:
     """What a journal says of bytes: their number and a hash."""
     return f"{len(content)}:{hashlib.blake2b(content, digest_size=12).hexdigest()}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class JournalWriter:
     """Writes the journal of one database.
 
@@ -72,6 +85,11 @@ class JournalWriter:
         self._waiting.append(_encoder.encode(_Line(place, cut=True)))
         self.flush()
 
+    def begin_stream(self, signature: bytes) -> None:
+        """Note that what follows is in another log stream, whose places begin anew."""
+        self._waiting.append(_encoder.encode(_Line(stream=signature.hex())))
+        self.flush()
+
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting:
@@ -89,11 +107,13 @@ class Commit:
     """One committed transaction.
 
     Args:
+        stream: Signature of its log stream, in hexadecimal digits.
         position: Of its last record: it counts where the log is replayed beyond it.
         moment: When, in seconds since 1970.
         rows: Table, key and row of what it changed.
     """
 
+    stream: str
     position: LogPosition
     moment: float
     rows: tuple[tuple[str, str, JournalRow | None], ...]
@@ -112,24 +132,37 @@ class Journal:
     @staticmethod
     def load(path: Path) -> Journal:
         """Read a journal; a last line that a crash has cut short does not count."""
-        commits: list[tuple[int, _Line]] = []
+        streams: list[tuple[str, list[_Line]]] = [("", [])]
         for raw in path.read_bytes().split(b"\n"):
             if not raw.endswith(b"}"):
                 continue
             line = _decoder.decode(raw)
-            if line.cut:
-                commits = [(place, commit) for place, commit in commits if place < line.place]
+            if line.stream:
+                streams.append((line.stream, []))
+            elif line.cut:
+                kept = [commit for commit in streams[-1][1] if commit.place < line.place]
+                streams[-1] = (streams[-1][0], kept)
             else:
-                commits.append((line.place, line))
-        commits.sort(key=lambda entry: entry[0])
-        return Journal(tuple(Commit(log_position(place), line.moment, tuple(line.rows)) for place, line in commits))
+                streams[-1][1].append(line)
+        return Journal(
+            tuple(
+                Commit(stream, log_position(line.place), line.moment, tuple(line.rows))
+                for stream, lines in streams
+                for line in sorted(lines, key=lambda line: line.place)
+            )
+        )
 
-    def rows_at(self, end: LogPosition | None = None) -> Rows:
-        """All rows after every commit before a position, or after all."""
+    def rows_at(self, end: LogPosition | None = None, *, stream: str = "") -> Rows:
+        """All rows after every commit whose last record ends at or before a position, or after all.
+
+        Args:
+            end: The position.
+            stream: The log stream that it lies in; the newest if it is not given.
+        """
         rows: Rows = {}
-        limit = None if end is None else place_of(end)
+        of = stream or (self.commits[-1].stream if self.commits else "")
         for commit in self.commits:
-            if limit is not None and place_of(commit.position) >= limit:
+            if end is not None and commit.stream == of and place_of(commit.position) + _COMMIT_SIZE > place_of(end):
                 break
             for table, key, row in commit.rows:
                 if row is None:

@@ -57,6 +57,7 @@ class StorePlan(msgspec.Struct, frozen=True):
         databases: The databases.
         page_size: Of all of them, bytes.
         circular: Whether logs are deleted without a backup.
+        was_circular: Whether they once were.
         layout: Where logs of new databases go.
         seed: Decides everything that is random.
     """
@@ -64,6 +65,7 @@ class StorePlan(msgspec.Struct, frozen=True):
     databases: tuple[DatabasePlace, ...] = ()
     page_size: int = 32768
     circular: bool = False
+    was_circular: bool = False
     layout: LogLayout = LogLayout.APART
     seed: int = 0
 

@@ -262,19 +262,21 @@ def undo_info(
     before: bytes,
     *,
     sizes: tuple[int, int],
+    operation: int = Operation.REPLACE,
 ) -> bytes:
-    """UndoInfo: the data that an uncommitted replace has overwritten, logged before its page is written.
+    """UndoInfo: what takes an uncommitted replace or flagged delete back, logged before its page is written.
 
     Args:
         actor: Whose version it is.
         at: The page; it does not change.
         of: The tree, and the version.
         bookmark: Key and data that name the node.
-        before: The data before.
+        before: The data before a replace.
         sizes: The largest size that the node had in this transaction, and how much the replace changed it.
+        operation: A replace or a flagged delete.
     """
     key, data = bookmark
-    head = struct.pack("<HHHhhH", len(key), len(data), Operation.REPLACE, *sizes, len(before))
+    head = struct.pack("<HHHhhH", len(key), len(data), operation, *sizes, len(before))
     return _node(36, actor, at, of) + head + key + data + before
 
 

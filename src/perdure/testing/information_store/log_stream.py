@@ -56,7 +56,7 @@ class PreviousLog:
     checksums: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LogStream:
     """Writes one stream.
 

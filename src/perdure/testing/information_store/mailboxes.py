@@ -70,7 +70,7 @@ class Bodies:
         return pool[start : start + size]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class MailboxRows:
     """The committed rows of one table in memory, with one of them drawn in no time."""
 
@@ -92,7 +92,7 @@ class MailboxRows:
         self.rows[identifier] = values
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Mailbox:
     """One mailbox: its tables and what is committed in them."""
 
@@ -102,7 +102,7 @@ class Mailbox:
     next_document: int = 1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Mailboxes:
     """All mailboxes of a database.
 

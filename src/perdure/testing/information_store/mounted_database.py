@@ -35,7 +35,7 @@ _LONG_VALUE = int(PageFlag.LONG_VALUE)
 _LONG_VALUE_PAGES = 4
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class MountedDatabase:
     """One database.
 

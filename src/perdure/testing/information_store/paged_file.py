@@ -16,7 +16,7 @@ _HEADER_PAGES = 2
 _BATCH = 32
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PagedFile:
     """The pages of one database.
 
@@ -62,6 +62,11 @@ class PagedFile:
     def put(self, page: TreePage) -> None:
         """A page that is new, or new again."""
         self._pages[page.number] = page
+
+    def take_over(self, page: TreePage, since: int) -> None:
+        """A page that is newer than in the file, by records from a place on that are durable."""
+        self.put(page)
+        self.changed(page, since, since)
 
     def changed(self, page: TreePage, place: int, since: int) -> None:
         """A page was changed by the record at a place, in a transaction that began at ``since``."""

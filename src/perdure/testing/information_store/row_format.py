@@ -53,7 +53,7 @@ def text_key(value: str) -> bytes:
     return b"\x7f" + value.upper().encode("cp1252") + b"\0"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RowFormat:
     """How rows of one table are stored.
 

@@ -29,7 +29,7 @@ _FIRST_SECONDARY, _LARGEST_SECONDARY = 8, 512
 _EIGHTH = 8
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _SplitBuffer:
     """Where a tree of extents gets its own pages from."""
 
@@ -79,7 +79,7 @@ def _extent_tree(store: TreeStore, root: int, objid: int) -> tuple[Tree, _SplitB
     return buffer.tree, buffer
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TreeSpace:
     """The space of one tree.
 
@@ -277,7 +277,7 @@ class TreeSpace:
         self._reserving = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DatabaseSpace(TreeSpace):
     """The space of the database itself, which grows the file."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from uuid import UUID
+
+import msgspec
 
 from perdure.ese.catalog import read_catalog
 from perdure.ese.database import Database
@@ -17,15 +18,12 @@ from perdure.testing.information_store.engine import CLEAN, Engine, EngineSettin
 from perdure.testing.information_store.hosted import HostedDatabase
 from perdure.testing.information_store.layout import DatabasePlace, StorePlan, read_plan, write_plan
 from perdure.testing.information_store.mailboxes import schemas_of
+from perdure.testing.information_store.recovery import recover
 from perdure.testing.information_store.stream_end import close_stream_end, find_stream_end
 
-__all__ = ["InformationStore", "NeedsRecovery", "StoreOptions"]
+__all__ = ["InformationStore", "StoreOptions"]
 
 _JOURNALS = "journal"
-
-
-class NeedsRecovery(Exception):
-    """A database was not shut down in order, and nothing recovers it here."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class StoreOptions:
     write_chance: float = 0.05
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class InformationStore:
     """A store.
 
@@ -65,15 +63,15 @@ class InformationStore:
     clock: Clock = machine_clock
     options: StoreOptions = StoreOptions()
     node: str = ""
-    recover: Callable[[InformationStore, list[HostedDatabase]], None] | None = None
-    """Brings databases of one stream that were not shut down in order to a clean state."""
+    journals: Path | None = None
+    """Where commits are noted, if not in the store's folder."""
     databases: dict[str, HostedDatabase] = field(default_factory=dict)
     _engines: dict[tuple[str, str], Engine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.chance = Random(self.plan.seed)  # noqa: S311 - content, not a secret
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / _JOURNALS).mkdir(exist_ok=True)
+        self._journal_folder.mkdir(parents=True, exist_ok=True)
         write_plan(self.folder, self.plan)
 
     @staticmethod
@@ -83,16 +81,11 @@ class InformationStore:
         disk: Disk | None = None,
         clock: Clock = machine_clock,
         options: StoreOptions = StoreOptions(),
-        recover: Callable[[InformationStore, list[HostedDatabase]], None] | None = None,
     ) -> InformationStore:
-        """Start a store that is there, and mount what it had mounted.
-
-        Raises:
-            NeedsRecovery: It was not shut down in order, and ``recover`` is not given.
-        """
+        """Start a store that is there, recover it if it was not shut down in order, and mount what it had mounted."""
         plan = read_plan(folder)
         assert plan is not None, f"{folder} holds no store"
-        store = InformationStore(folder, plan, disk or Disk(), clock, options, recover=recover)
+        store = InformationStore(folder, plan, disk or Disk(), clock, options)
         for place in plan.databases:
             store.databases[place.name] = store._hosted(place)
         for place in plan.databases:
@@ -104,7 +97,7 @@ class InformationStore:
         """Make a database, mount it, and fill it with at least ``size`` bytes."""
         guid = str(UUID(int=self.chance.getrandbits(128), version=4))
         place = self.plan.place_for(name, guid)
-        self._remember(place)
+        self.remember(place)
         hosted = self.databases[name] = self._hosted(place)
         engine = self._engine_of(hosted)
         with engine.operating():
@@ -117,11 +110,7 @@ class InformationStore:
         return hosted
 
     def mount(self, name: str) -> HostedDatabase:
-        """Mount a database.
-
-        Raises:
-            NeedsRecovery: It was not shut down in order, and nothing recovers it here.
-        """
+        """Mount a database; one that was not shut down in order is recovered first."""
         hosted = self.databases[name]
         engine = self._engine_of(hosted)
         with engine.operating():
@@ -129,7 +118,7 @@ class InformationStore:
                 tables = {table.name for table in read_catalog(closed).tables}
             mounted = engine.mount(name, hosted.path, hosted.place.guid, schemas_of(tables))
             hosted.opened(engine, mounted)
-        self._remember(self._mounted(hosted.place, mounted=True))
+        self.remember(self._mounted(hosted.place, mounted=True))
         return hosted
 
     def dismount(self, name: str) -> None:
@@ -140,7 +129,7 @@ class InformationStore:
             hosted.abandon_clients()
             hosted.engine.dismount(name)
             hosted.closed()
-        self._remember(self._mounted(hosted.place, mounted=False))
+        self.remember(self._mounted(hosted.place, mounted=False))
         self._end_if_idle(hosted.engine)
 
     def stop(self) -> None:
@@ -176,13 +165,37 @@ class InformationStore:
 
     def journal_path(self, name: str) -> Path:
         """Where the commits of a database are noted."""
-        return self.folder / _JOURNALS / f"{name}.journal"
+        return self._journal_folder / f"{name}.journal"
+
+    def take_in(self, place: DatabasePlace) -> HostedDatabase:
+        """Mount a database that was not of this store before."""
+        self.databases[place.name] = self._hosted(place)
+        self.remember(place)
+        return self.mount(place.name)
+
+    def forget(self, name: str) -> DatabasePlace:
+        """A dismounted database is not of this store any more; its files stay.
+
+        Returns:
+            Where they lie.
+        """
+        hosted = self.databases.pop(name)
+        assert hosted.state is not DatabaseState.MOUNTED, f"{name} is mounted"
+        others = tuple(place for place in self.plan.databases if place.name != name)
+        self.plan = msgspec.structs.replace(self.plan, databases=others)
+        write_plan(self.folder, self.plan)
+        return hosted.place
+
+    @property
+    def _journal_folder(self) -> Path:
+        return self.journals or self.folder / _JOURNALS
 
     def _hosted(self, place: DatabasePlace) -> HostedDatabase:
         chance = Random(self.chance.getrandbits(64))  # noqa: S311 - content, not a secret
         return HostedDatabase(place, self.folder, None, self.journal_path(place.name), chance)
 
-    def _remember(self, place: DatabasePlace) -> None:
+    def remember(self, place: DatabasePlace) -> None:
+        """Note where a database lies, and whether it is mounted."""
         self.plan = self.plan.with_place(place)
         if place.name in self.databases:
             self.databases[place.name].place = place
@@ -208,10 +221,6 @@ class InformationStore:
             if (other.place.log_folder, other.place.base) == (place.log_folder, place.base) and other.path.exists()
         ]
         dirty = [one for one in sharing if Engine.read_fields(one.path, self.plan.page_size).state != CLEAN]
-        if dirty:
-            if self.recover is None:
-                raise NeedsRecovery(f"{', '.join(one.name for one in dirty)} was not shut down in order")
-            self.recover(self, dirty)
         settings = EngineSettings(
             folder,
             place.base,
@@ -220,6 +229,7 @@ class InformationStore:
             self.options.checkpoint_depth,
             self.options.log_resilience,
             cached_pages=self.options.cached_pages,
+            was_circular=self.plan.was_circular,
             write_chance=self.options.write_chance,
             seed=self.chance.getrandbits(32),
         )
@@ -230,7 +240,11 @@ class InformationStore:
         else:
             assert end.log.header is not None
             engine = Engine(settings, self.disk, end.log.header.signature.raw, self.clock)
-            engine.start(close_stream_end(self.disk, folder, place.base, end))
+            if dirty:
+                recover(engine, dirty)
+                engine.start()
+            else:
+                engine.start(close_stream_end(self.disk, folder, place.base, end))
         return engine
 
     def _end_if_idle(self, engine: Engine) -> None:

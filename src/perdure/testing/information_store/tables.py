@@ -24,7 +24,7 @@ def chunk_size(page_size: int) -> int:
     return _LARGE if page_size >= _LARGE_FROM else _SMALL
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class StoreTable:
     """One table.
 

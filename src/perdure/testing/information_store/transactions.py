@@ -48,7 +48,7 @@ class Mix:
     nested: float = 0.08
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Client:
     """One client: a session, and the rows that its transaction sees instead of the committed ones.
 

@@ -48,7 +48,7 @@ class PageSource(Protocol):
         """Give a page back."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TreeStore:
     """What all trees of a database share.
 
@@ -82,7 +82,7 @@ class TreeStore:
         return self.file.fields.dbtime
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tree:
     """One tree.
 
@@ -201,7 +201,7 @@ class Tree:
                 self._replace(session, page, line, data, version)
                 return
             if self._split(session, path, Pending(REPLACE, line, (key, data, 0), version)):
-                self._noted_replace(version)
+                self._noted_replace(version, self.find(key)[0])
                 return
             self._forget(session, version)
 
@@ -221,6 +221,9 @@ class Tree:
         at = self.target(page, line, RecordFlag.VERSIONED)
         self.apply(session, page, log.flag_delete(session.actor, at, self.node_target(version.number)), at.dbtime)
         page.flag(line, page.nodes[line][2] | DELETED)
+        # Its record does not name the node, so once the page is written only an UndoInfo record can.
+        version.page = page.number
+        self.store.unlogged_before[version.number] = version
 
     def add(self, session: Session, key: bytes, change: int, offset: int = 0) -> int:
         """Add to the 32-bit number at an offset of a key's data.
@@ -240,7 +243,7 @@ class Tree:
     def take_back(self, session: Session, version: Version) -> None:
         """Undo one change, and log that."""
         page, line = self.find(version.bookmark)
-        if version.operation == Operation.REPLACE and not version.logged_before:
+        if version.operation in (Operation.REPLACE, Operation.FLAG_DELETE) and not version.logged_before:
             self.log_before(session, version, page, line)
         at = self.target(page, line)
         bookmark = (version.key, version.key_data)
@@ -265,14 +268,17 @@ class Tree:
             self.reserves.pop(version.bookmark, None)
 
     def log_before(self, session: Session, version: Version, page: TreePage, line: int) -> None:
-        """Log the data that an uncommitted replace has overwritten."""
+        """Log what takes an uncommitted replace or flagged delete back, because its page is to be written."""
         before = version.before
         at = PageTarget(
             self.store.dbid, page.number, log.DBTIME_NONE, log.DBTIME_NONE, line, self._flags & RecordFlag.UNIQUE
         )
         sizes = (max(len(before), version.after_size), len(before) - version.after_size)
         target = self.node_target(version.number)
-        self.store.log(log.undo_info(session.actor, at, target, (version.key, version.key_data), before, sizes=sizes))
+        bookmark = (version.key, version.key_data)
+        record = log.undo_info(session.actor, at, target, bookmark, before, sizes=sizes, operation=version.operation)
+        # The page may be written only when this is durable, too.
+        page.last_place = max(page.last_place, self.store.log(record))
         version.logged_before = True
         self.store.unlogged_before.pop(version.number, None)
 
@@ -398,7 +404,7 @@ class Tree:
         if self.unique:
             replaced = self._version(session, bookmark, key, data, Operation.REPLACE)
             replaced.before, replaced.after_size = old, len(data)
-            self._noted_replace(replaced)
+            self._noted_replace(replaced, page)
             record = log.flag_insert_and_replace(
                 session.actor, at, self.node_target(version.number), key, data, replaced=replaced.number
             )
@@ -415,9 +421,10 @@ class Tree:
         self.apply(session, page, replace_record(session.actor, at, target, old, data), at.dbtime)
         page.replace(line, (key, data, flags))
         if version:
-            self._noted_replace(version)
+            self._noted_replace(version, page)
 
-    def _noted_replace(self, version: Version) -> None:
+    def _noted_replace(self, version: Version, page: TreePage) -> None:
+        version.page = page.number
         self.store.unlogged_before[version.number] = version
         shrinks = len(version.before) - version.after_size
         if shrinks > 0:

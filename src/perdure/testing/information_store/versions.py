@@ -52,6 +52,7 @@ class Version:
         change: What a delta added.
         offset: Where in the data.
         logged_before: Whether the log has the data before.
+        page: The page that the change was made on: once that is written, redo cannot see the change any more.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Version:
     change: int = 0
     offset: int = 0
     logged_before: bool = False
+    page: int = 0
 
 
 class TransactionLog(Protocol):
@@ -78,7 +80,7 @@ class TransactionLog(Protocol):
         """A new transaction number."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Session:
     """One session of the engine, with at most one transaction at a time, which may be nested.
 
@@ -99,6 +101,11 @@ class Session:
     _transaction: int = 0
     _logged_level: int = 0
     _actor: Actor | None = None
+
+    def continue_at(self, actor: Actor, begun_at: int) -> None:
+        """Be in the transaction that a crash has cut off."""
+        self.level = self._logged_level = actor.level
+        self._transaction, self._actor, self.begun_at = actor.transaction, actor, begun_at
 
     def begin(self) -> None:
         """Go one level deeper. Nothing is logged before the first change."""

@@ -78,7 +78,7 @@ def changes_since(base: BaseImage, database: Signature) -> list[PageChanges] | N
 
 def join_changes(parts: Sequence[PageChanges]) -> ChangedMap | None:
     """Join what several logs change; ``None`` if that is not wholly known of one of them."""
-    if any(not part.known or part.created for part in parts):
+    if not all(part.known for part in parts):
         return None
     first = min((part.first_dbtime for part in parts), default=0)
     if not parts:

@@ -27,13 +27,11 @@ class PageChanges(msgspec.Struct, frozen=True, array_like=True):
         known: Whether every change is known; if not, the rest means nothing.
         pages: Their numbers, ascending, as little-endian ``u32``.
         first_dbtime: No change in this log is older than this count of the database's changes.
-        created: Whether the log makes the database, so that nothing before it counts.
     """
 
     known: bool
     pages: bytes = b""
     first_dbtime: int = _NO_DBTIME
-    created: bool = False
 
     @property
     def numbers(self) -> NDArray[np.uint32]:
@@ -95,9 +93,8 @@ def changes_in(log: Log, database: Signature) -> PageChanges:
     assert log.records is not None
     ours = [changes for changes in found if changes.signature == database or not changes.signature]
     pages = np.unique(np.concatenate([changes.pages for changes in ours])) if ours else np.empty(0, np.uint32)
-    created = any(changes.created for changes in ours if changes.signature)
     first = _first_dbtime(log.records, np.array([changes.dbid for changes in ours], np.uint8))
-    return PageChanges(True, pages.astype("<u4").tobytes(), first, created)
+    return PageChanges(True, pages.astype("<u4").tobytes(), first)
 
 
 def _first_dbtime(records: Records, dbids: NDArray[np.uint8]) -> int:

@@ -58,9 +58,10 @@ def roll_on(folder: Path, token: StreamToken, found: Survey | None, survivors: l
             )
         target = folder / folders[0].closed(file.header.generation).name
         target.write_bytes(file.content)
-        token = _after(token, file, closed=not is_current)
-        moment = max(time_ns(file.header.created), file.changed_ns)
-        added += 1
+        reached, token = token.position, _after(token, file, closed=not is_current)
+        if token.position > reached:
+            moment = max(time_ns(file.header.created), file.changed_ns)
+            added += 1
         if is_current or file.problem:
             break
     if not added:

@@ -97,7 +97,7 @@ class ExchangeSession:
         self._end = end.position
         token = decode_token(end.chain)
         if token is None:
-            self._lose(Break("the pool's log of this source is not of an Exchange database", "tracking-lost"))
+            self._lose(Break("the pool's log of this source is not of an Exchange database", code="tracking-lost"))
         self._offset = token.offset
         self._take_survey(Signature(token.database), token)
         self._check_unbroken(token)
@@ -210,7 +210,7 @@ class ExchangeSession:
         if broken is not None or not self._options.checks_logs:
             return broken
         damage = file.problem or why_altered(file, after)
-        return Break(f"{damage}; no recovery can pass a log that is damaged", "log-damaged") if damage else None
+        return Break(f"{damage}; no recovery can pass a log that is damaged", code="log-damaged") if damage else None
 
     def _from_other_copies(self, refused: StoreCopy) -> LogFile | None:
         """The same log from another copy, if it continues what the pool has there."""
@@ -239,6 +239,10 @@ class ExchangeSession:
     def acknowledge(self, position: Position) -> None:
         if self._pending is not None and self._pending.token.position <= position:
             self._advance()
+        taken = self._taken
+        if self._token is None and taken is not None and taken.token.position == position:
+            self._token, self._offset, self._anew = taken.token, taken.token.offset, False
+            self._end = position
 
     def _advance(self) -> None:
         if self._pending is not None:
@@ -287,9 +291,7 @@ class ExchangeSession:
         taken = self._taken
         assert taken is not None
         assert image is taken.image
-        if self._token is None:
-            self._token, self._offset, self._anew = taken.token, taken.token.offset, False
-            self._end = taken.token.position
+        assert self._token is not None
         self._truncation.image_is_durable(taken, self._token)
         active = self._survey.active
         if active is not None:

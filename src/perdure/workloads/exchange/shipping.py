@@ -134,39 +134,39 @@ def why_not_next(token: StreamToken, file: LogFile) -> Break | None:
     header, wanted = file.log.header, token.next_generation
     name = file.log.file
     if header is None:
-        return Break(f"{file.problem}; recovery cannot pass it", "log-damaged")
+        return Break(f"{file.problem}; recovery cannot pass it", code="log-damaged")
     if header.signature != Signature(token.stream):
         return Break(
             f"{name} belongs to another log stream ({header.signature}) than the database "
             f"({Signature(token.stream)}), although its name is right",
-            "log-foreign",
+            code="log-foreign",
         )
     if header.generation != wanted:
         return Break(
             f"{name} holds generation {header.generation:X}, not {wanted:X}: it was renamed or copied over another",
-            "log-foreign",
+            code="log-foreign",
         )
     if token.closed:
         if header.previous_created.raw != token.created:
             return Break(
                 f"{name} does not continue the log {token.generation:X} that is in the pool: the stream went on from "
                 "another log of that number, as after a failover that lost log",
-                "log-diverged",
+                code="log-diverged",
             )
         if header.holds_previous_segments and header.previous_segments not in (0, token.checksums):
             return Break(
-                f"{name} follows another content of log {token.generation:X} than the pool has", "log-diverged"
+                f"{name} follows another content of log {token.generation:X} than the pool has", code="log-diverged"
             )
         return None
     if header.created.raw != token.created:
         return Break(
             f"{name} is not the log {wanted:X} that the pool has the beginning of: that log was lost and begun anew, "
             "as after a failover that lost log",
-            "log-diverged",
+            code="log-diverged",
         )
     segment, _ = segment_of(token.place)
     if file.checksums_before(segment) != token.checksums or int(file.places[-1]) < token.place:
-        return Break(f"{name} no longer begins with what the pool has of it", "log-diverged")
+        return Break(f"{name} no longer begins with what the pool has of it", code="log-diverged")
     return None
 
 

@@ -89,11 +89,12 @@ class Truncation:
         self._not_before = time.monotonic() + _RETRY_S
         try:
             with begin_backup(copy.folder, copy.name, BackupKind.INCREMENTAL) as backup:
+                backup.freeze()
+                backup.thaw()
+                # Everything that was complete at the freeze counts as backed up: it has to be durable first.
                 shipped = ship_all()
                 if shipped is None:
                     return
-                backup.freeze()
-                backup.thaw()
                 self.durable(shipped)
                 done = backup.complete()
         except WriterError as error:

@@ -68,19 +68,19 @@ def _other_database(active: StoreCopy, token: StreamToken) -> Break | None:
         return Break(
             f"{active.database} is another database now ({header.signature}) than the one that is protected "
             f"({Signature(token.database)})",
-            "database-replaced",
+            code="database-replaced",
         )
     if header.repairs.count + header.repairs.before > token.repairs:
         return Break(
             f"{active.database} was repaired by force (eseutil /p, {header.repairs.count} times, last "
             f"{header.repairs.time}): its pages were changed outside of the log, and data may be lost",
-            "database-repaired",
+            code="database-repaired",
         )
     if header.log_signature != Signature(token.stream):
         return Break(
             f"the log stream of {active.database} was reset: it is {header.log_signature or 'none'} now and was "
             f"{Signature(token.stream)}; its generations begin anew",
-            "stream-reset",
+            code="stream-reset",
         )
     return None
 
@@ -93,7 +93,7 @@ def _other_log(active: StoreCopy, found: Survey, token: StreamToken) -> Break | 
             f"circular logging was switched on for {active.name!r}: the engine deletes log by itself, so only express "
             "fulls make recovery points from here on; switch it off (Set-MailboxDatabase -CircularLoggingEnabled "
             "$false, then remount) to recover any point in time",
-            "circular-logging",
+            code="circular-logging",
         )
     wanted = token.next_generation
     holders = [copy.logs for copy in found.for_log() if copy.logs is not None]
@@ -106,7 +106,7 @@ def _other_log(active: StoreCopy, found: Survey, token: StreamToken) -> Break | 
     if current.signature != Signature(token.stream):
         return Break(
             f"the log that is being written belongs to another stream ({current.signature}) than the database",
-            "log-foreign",
+            code="log-foreign",
         )
     if current.generation > wanted:
         # It may have been completed between the two looks.
@@ -129,7 +129,7 @@ def _missing(active: StoreCopy, wanted: int, newest: int) -> Break:
     return Break(
         f"log {name} is missing on every node, and the stream is at {newest:X}: it was deleted before it was shipped, "
         "by another backup product, by circular logging or by hand",
-        "log-missing",
+        code="log-missing",
     )
 
 
@@ -137,7 +137,7 @@ def _diverged(wanted: int, token: StreamToken) -> Break:
     return Break(
         f"the log stream went on from another log {token.generation:X} than the pool has, at {wanted:X}: a failover "
         "lost the end of the log, and what the pool has of it is not part of the database any more",
-        "log-diverged",
+        code="log-diverged",
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from perdure.model.drills import DrillStep
 from perdure.model.errors import BadInput, Refused
 from perdure.model.logs import LogSegment
 from perdure.model.points import DataSource
@@ -24,6 +25,7 @@ from perdure.workloads.exchange.inspecting import items_of, verify_restored
 from perdure.workloads.exchange.joining import join_segments
 from perdure.workloads.exchange.layouts import arrange_folder, restored_database
 from perdure.workloads.exchange.options import SourceOptions, join_location, options_of, parse_options
+from perdure.workloads.exchange.replayed import drill_steps, readable_copy, replay_in_folder
 from perdure.workloads.exchange.restoring import apply_log, database_in, target_paths
 from perdure.workloads.exchange.session import ExchangeSession
 from perdure.workloads.exchange.surviving import roll_forward
@@ -91,7 +93,16 @@ class ExchangeWorkload:
         return verify_restored(paths[database_in(list(paths))], thorough=thorough)
 
     def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
-        return items_of(paths[database_in(list(paths))], within)
+        return items_of(readable_copy(paths[database_in(list(paths))]), within)
+
+    def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
+        if checks:
+            raise BadInput(
+                "an Exchange database has nothing that could run checks of your own",
+                code="no-checks",
+                hint="run the drill without --check",
+            )
+        return drill_steps(paths[database_in(list(paths))])
 
     def arrange(
         self, source: DataSource, directory: Path, upto: Position | None, options: Mapping[str, str]
@@ -106,6 +117,8 @@ class ExchangeWorkload:
         if options.get("roll-forward"):
             arranged = roll_forward(options_of(source), directory, upto)
         notes = arrange_folder(directory, options.get("layout", "alternate"))
+        if options.get("clean"):
+            notes = replay_in_folder(restored_database(directory))
         return Arranged(arranged.position, arranged.time_ns, (*arranged.notes, *notes))
 
     def in_place_folder(self, source: DataSource) -> Path:

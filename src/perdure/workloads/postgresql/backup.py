@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import psycopg
@@ -24,7 +26,7 @@ from perdure.workloads.postgresql.cluster import Cluster
 from perdure.workloads.postgresql.connecting import Sql, connect, server_sentence
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.image import ClusterImage, Ended, PagesReader
-from perdure.workloads.postgresql.layout import Allocation, place_files
+from perdure.workloads.postgresql.layout import Allocation, pages_of, place_files
 from perdure.workloads.postgresql.listing import (
     LISTING,
     VERSION,
@@ -40,6 +42,11 @@ from perdure.workloads.postgresql.spooling import Spool
 
 __all__ = ["LogHolder", "local_image"]
 
+_Result = TypeVar("_Result")
+
+_ANSWER_S = 1.0
+_TICK_NS = 100_000_000
+
 _CHECKPOINT = re.compile(r"CHECKPOINT LOCATION: (\S+)")
 _TIMELINE = re.compile(r"START TIMELINE: (\d+)")
 
@@ -48,16 +55,15 @@ class LogHolder(Protocol):
     """What an image needs of the session that ships the log."""
 
     @property
-    def lost(self) -> bool: ...
-
-    @property
     def follower(self) -> Follower: ...
 
     def wait_for(self, lsn: int, *, durable: bool) -> tuple[Position, ChainToken]: ...
 
 
 @contextlib.contextmanager
-def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, base: BaseImage | None) -> Iterator[Image]:
+def local_image(
+    location: str, data: Path, cluster: Cluster, log: LogHolder, *, base: BaseImage | None, durable: bool
+) -> Iterator[Image]:
     """An image of a running cluster; the backup ends when its listing is asked for, or with the context.
 
     Args:
@@ -66,6 +72,7 @@ def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, bas
         cluster: What it is.
         log: The session.
         base: The image that this one builds on.
+        durable: Whether the log is shipped meanwhile, so that all before the image's end has to be in the pool first.
 
     Raises:
         SourceUnusable: The server refuses, or ends.
@@ -73,9 +80,7 @@ def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, bas
     with contextlib.ExitStack() as held:
         # A connection of its own: the backup belongs to it.
         sql = held.enter_context(connect(location, options="-c statement_timeout=0 -c idle_session_timeout=0"))
-        start = parse_lsn(
-            sql.execute("SELECT pg_backup_start(%s, fast => true)", ("perdure express full",)).fetchall()[0][0]
-        )
+        start = parse_lsn(_while_answering(log.follower, lambda: _start(sql)))
         timeline = log.follower.pending.token.timeline
         spool = Spool(*_first_wal(data, timeline, start, cluster.number("wal_segment_size"), log.follower))
         held.callback(spool.close)
@@ -83,8 +88,22 @@ def local_image(location: str, data: Path, cluster: Cluster, log: LogHolder, bas
         held.callback(log.follower.detach, spool)
         # What the WAL up to here changes is known then: from the pool what is shipped, from memory the rest.
         log.follower.catch_up(start)
-        draft = _Draft((data, cluster), start, sql, log, spool, durable=not log.lost)
-        yield draft.image(base)
+        draft = _Draft((data, cluster), start, sql, log, spool, durable=durable)
+        yield _while_answering(log.follower, lambda: draft.image(base))
+
+
+def _start(sql: Sql) -> str:
+    row = sql.execute("SELECT pg_backup_start(%s, fast => true)", ("perdure express full",)).fetchall()[0]
+    return str(row[0])
+
+
+def _while_answering(follower: Follower, work: Callable[[], _Result]) -> _Result:
+    """Do work in another thread, while this one tells the server that the stream is still wanted."""
+    with ThreadPoolExecutor(1, thread_name_prefix="backup") as beside:
+        future = beside.submit(work)
+        while not wait([future], timeout=_ANSWER_S).done:
+            follower.keep_alive()
+        return future.result()
 
 
 def _first_wal(data: Path, timeline: int, start: int, segment_size: int, follower: Follower) -> tuple[int, bytes]:
@@ -132,6 +151,11 @@ class _Draft:
         self._data, self._cluster = cluster
         self._start = start
         self._sql, self._log, self._spool, self._durable = sql, log, spool, durable
+        self._scanned_ns = 0
+
+    @property
+    def _checksums(self) -> bool:
+        return self._cluster.settings.get("data_checksums") == "on"
 
     def image(self, base: BaseImage | None) -> ClusterImage:
         before = decode_listing(base.content(LISTING)) if base is not None else None
@@ -143,20 +167,22 @@ class _Draft:
             look.allocation.runs,
             pages=look.allocation.pages,
             changed=look.changed,
-            start=self._start if self._cluster.settings.get("data_checksums") == "on" else None,
+            start=self._start if self._checksums else None,
         )
-        return ClusterImage(pages, lambda: self._end(look, pages))
+        return ClusterImage(pages, lambda: self._end(look, pages), lambda: self._accountable(look))
 
     # --- what is there ---------------------------------------------------------------------------
 
     def _look(self, base: BaseImage | None, before: Listing | None) -> _Look:
+        self._scanned_ns = time.time_ns()
         found = scan(self._data)
         sizes = {file.path: file.size for file in found.files}
         old = {file.path: file for file in before.files} if before is not None else {}
         allocation = place_files(sizes, {path: file.runs for path, file in old.items()})
         digests = {file.path: self._digests(file) for file in found.files if not is_tracked(file.path)}
         changed = None
-        if base is not None and before is not None and base.tracked:
+        if base is not None and before is not None and base.tracked and before.checksums == self._checksums:
+            # (pg_checksums changes every page of a stopped cluster, and logs nothing.)
             since = [decode_changes(before.during)]
             since += [decode_changes(decode_index(segment.index).changes) for segment in base.log()]
             since.append(self._log.follower.pending.changes)
@@ -181,10 +207,27 @@ class _Draft:
         finally:
             os.close(descriptor)
 
+    def _accountable(self, look: _Look) -> NDArray[np.int64]:
+        """Pages whose changes the log has to name, and that it does not say to have changed during the backup."""
+        tracked = [file for file in look.found.files if is_tracked(file.path)]
+        sizes = {file.path: ListedFile(file.path, file.size, 0, 0, []) for file in tracked}
+        changes = ChangedPages(joined_changes(self._spool.changes), sizes)
+        return all_virtual(
+            (
+                (
+                    look.allocation.runs[file.path],
+                    np.setdiff1d(np.arange(pages_of(file.size), dtype=np.int64), changes.of(file, b"")),
+                )
+                for file in tracked
+            ),
+            [],
+        )
+
     # --- ending ----------------------------------------------------------------------------------
 
     def _end(self, look: _Look, pages: PagesReader) -> Ended:
         """End the backup; the control file is read last, as in every base backup."""
+        pages.close()
         stopped = self._stop()
         position, token = self._log.wait_for(stopped.stop, durable=self._durable)
         listing = encode_listing(self._listing(look, pages, stopped))
@@ -220,7 +263,7 @@ class _Draft:
             stop=stopped.stop,
             wal_begin=self._spool.begin,
             stopped_ns=stopped.time_ns,
-            checksums=self._cluster.settings.get("data_checksums") == "on",
+            checksums=self._checksums,
             label=stopped.label,
             tablespace_map=stopped.tablespace_map,
             control=stopped.control,
@@ -255,6 +298,8 @@ class _Draft:
         except FileNotFoundError:
             return bytes(len(digests))
         unchanged = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+        # A clock that ticks slowly does not show a second write right after the first.
+        unchanged = unchanged and file.mtime_ns < self._scanned_ns - _TICK_NS
         return digests if unchanged else bytes(len(digests) // DIGEST * DIGEST)
 
     def _outside(self) -> dict[str, bytes]:

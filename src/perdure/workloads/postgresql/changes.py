@@ -1,9 +1,9 @@
 """From what the WAL says to the pages of an image that have to be read.
 
-Changes of relations are in the WAL, but for four kinds: free space maps; bits of visibility maps that a change of a row
-clears, since its record names only the row's block; hint bits where nothing protects them by checksums; and pages of
-zeros added at the end. Both kinds of maps, and every file that is no relation, are read and compared by digest. Unlogged hints are hints: an image may have older ones. A file that is longer than in the image
-before is read from where that one ended.
+Changes of relations are in the WAL, but for four kinds: free space maps, bits of the visibility map that are cleared
+(the record names only the heap page), hint bits where nothing protects them by checksums, and pages of zeros added at
+the end. Both kinds of map, and every file that is no relation, are read and compared by digest. Unlogged hints are
+hints: an image may have older ones. A file that is longer than in the image before is read from where that one ended.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = ["DIGEST", "ChangedPages", "digests_of", "is_tracked"]
 PIECE = 1 << 20
 DIGEST = 16
 _SEGMENT_PAGES = 131072
+_MAPS = (FREE_SPACE, VISIBILITY)
 
 _Fork = tuple[int, int, int, int]
 
@@ -31,7 +32,7 @@ _Fork = tuple[int, int, int, int]
 def is_tracked(path: str) -> bool:
     """Whether every change of a file is in the WAL."""
     identity = relation_of(path)
-    return identity is not None and identity.fork not in (FREE_SPACE, VISIBILITY)
+    return identity is not None and identity.fork not in _MAPS
 
 
 def digests_of(read: Callable[[int, int], bytes], size: int) -> bytes:
@@ -69,7 +70,7 @@ class ChangedPages:
             return np.arange(pages, dtype=np.int64)
         grown = np.arange(min(before.size // PAGE, pages), pages, dtype=np.int64)
         identity = relation_of(file.path)
-        if identity is None or not is_tracked(file.path):
+        if identity is None or identity.fork in _MAPS:
             return np.union1d(_differing_pieces(before.digests, digests, pages), grown)
         return np.union1d(self._in_relation(identity, pages), grown)
 

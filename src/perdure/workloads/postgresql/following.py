@@ -183,6 +183,10 @@ class Follower:
         if not self._replication.streaming and self._switch is None:
             self._switch = self._find_switch()
 
+    def keep_alive(self) -> None:
+        """Tell the server that this end is still there, without receiving anything."""
+        self._replication.report()
+
     def confirm(self, lsn: int) -> None:
         """Tell the server what is durable."""
         self._replication.confirm(lsn)

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.model.errors import SourceUnusable
 from perdure.model.positions import Position
 from perdure.workloads.contract import ImageReader
 from perdure.workloads.postgresql.checksums import bad_pages
@@ -87,8 +88,11 @@ class PagesReader:
         self.vanished: set[str] = set()
         self.damaged: list[tuple[str, int]] = []
         self._guard = threading.Lock()
+        self._closed = False
 
     def read(self, offset: int, length: int) -> bytes | bytearray | memoryview:
+        if self._closed:
+            raise SourceUnusable("pages were asked for after the backup had ended", code="image-abandoned")
         length = max(0, min(length, self.size - offset))
         whole = bytearray(length)
         view = memoryview(whole)
@@ -97,6 +101,10 @@ class PagesReader:
             if inside > 0:
                 self._read_file(path, begin, view[at : at + inside])
         return whole
+
+    def close(self) -> None:
+        """The backup ends: what is read later would not belong to the image."""
+        self._closed = True
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know: pages whose checksum is wrong."""
@@ -173,10 +181,12 @@ class ClusterImage:
     Args:
         pages: The pages.
         end: Ends the backup; called once, from the thread that asks first.
+        accountable: Pages that may differ from the image before only if its readers say so; called after the end.
     """
 
-    def __init__(self, pages: PagesReader, end: EndBackup) -> None:
+    def __init__(self, pages: PagesReader, end: EndBackup, accountable: Callable[[], NDArray[np.int64]]) -> None:
         self._pages = pages
+        self._accountable = accountable
         self._end = end
         self._known: Ended | None = None
         self._guard = threading.Lock()
@@ -201,6 +211,13 @@ class ClusterImage:
     @property
     def notes(self) -> tuple[str, ...]:
         return self._pages.notes()
+
+    def unexplained(self, name: str, pages: NDArray[np.int64]) -> NDArray[np.int64]:
+        """As in :class:`perdure.workloads.contract.MovingImage`."""
+        if name != DATA or self._pages.changed is None:
+            return np.empty(0, np.int64)
+        self._ended()
+        return np.intersect1d(np.setdiff1d(pages, self._pages.changed), self._accountable())
 
     def _ended(self) -> Ended:
         with self._guard:

@@ -184,7 +184,7 @@ class Replication:
             elif (received := self._message(data)) is not None:
                 found.append(received)
                 size += len(received.data)
-        self._report_if_due()
+        self.report()
         return found
 
     def wait(self, seconds: float) -> None:
@@ -195,7 +195,7 @@ class Replication:
         """Tell the server that everything before ``lsn`` is durable here."""
         self._confirmed = max(self._confirmed, lsn)
         self._owed = True
-        self._report_if_due()
+        self.report()
 
     def _message(self, data: memoryview) -> Received | None:
         view = memoryview(data)
@@ -209,7 +209,8 @@ class Replication:
             self._owed = self._owed or bool(wanted)
         return None
 
-    def _report_if_due(self) -> None:
+    def report(self) -> None:
+        """Tell the server what is durable, if it is time for that."""
         if not self._streaming or not (self._owed or time.monotonic() - self._status_at > STATUS_S):
             return
         clock = time.time_ns() // 1000 - EPOCH_US

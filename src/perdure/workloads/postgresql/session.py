@@ -25,6 +25,7 @@ from perdure.workloads.postgresql.slot import Slot, drop_slot, look_at_slot, slo
 __all__ = ["PostgresqlSession"]
 
 _LOOK_S = 5.0
+_DROP_S = 5.0
 _SILENT_S = 60.0
 
 
@@ -35,12 +36,14 @@ class PostgresqlSession:
         source: The data source.
 
     Attributes:
+        keeps_layout: Images keep the layout of the one before, even when the log was lost.
         warning: What a person should look at; empty if all is well.
-        lost: The log is not shipped before the next image.
 
     Raises:
         SourceUnusable: The server cannot be followed.
     """
+
+    keeps_layout = True
 
     def __init__(self, source: DataSource) -> None:
         self._location = source.location
@@ -50,7 +53,7 @@ class PostgresqlSession:
         self._pending: LogSegment | None = None
         self._wanted = 0
         self._acknowledged = Position(0, 0)
-        self.lost = False
+        self._connected = True
         self._looked_at = self._polled_at = time.monotonic()
         self._failure: PerdureError | None = None
         self.warning = ""
@@ -137,19 +140,37 @@ class PostgresqlSession:
             self._replication, self._slot, self.cluster.system, self.cluster.number("wal_segment_size")
         )
         self._follower.begin_at_present(end.position.generation + 2)
+        self._connected = False
         raise TrackingLost(cause, code=code)
+
+    def start_anew(self) -> None:
+        self._connected = False
+        self._pending = None
+        self._follower.backup_ends.clear()
+        self._discard()
+
+    def _discard(self) -> None:
+        """What no image will stand before is not kept: nobody ships it."""
+        if self._connected or self._follower.backup_ends:
+            return
+        pending = self._follower.pending
+        if pending.walked > pending.position.place:
+            pending.drop_before(pending.walked)
+        if self._follower.at_switch and pending.walked <= pending.position.place:
+            self._follower.cross_switch()
 
     def poll(self) -> bool:
         self._polled_at = time.monotonic()
         try:
             self._follower.receive()
+            self._discard()
             if self._polled_at - self._looked_at >= _LOOK_S:
                 self._looked_at = self._polled_at
-                self.look_at_slot()
+                self._look_at_slot()
         except PerdureError as failure:
             self._failure = failure
             raise
-        return self._has_segment()
+        return self._connected and self._has_segment()
 
     def log(self) -> Iterator[LogSegment]:
         while True:
@@ -176,6 +197,7 @@ class PostgresqlSession:
             token = pending.token_at(position.place) or self._follower.backup_ends.get(position.place)
             pending.drop_before(position.place)
             pending.token = token or pending.token
+            self._connected = True
         self._acknowledged = max(self._acknowledged, position)
         self._follower.confirm(position.place)
 
@@ -205,7 +227,7 @@ class PostgresqlSession:
 
     # --- the slot --------------------------------------------------------------------------------
 
-    def look_at_slot(self) -> None:
+    def _look_at_slot(self) -> None:
         slot = look_at_slot(self._sql, self._slot)
         if slot is None:
             raise TrackingLost(f"the replication slot {self._slot} was dropped", code="slot-gone")
@@ -216,7 +238,7 @@ class PostgresqlSession:
     def _give_up(self, slot: Slot) -> None:
         """Rather lose the log than fill the server's disk."""
         self._replication.close()
-        deadline = time.monotonic() + _LOOK_S
+        deadline = time.monotonic() + _DROP_S
         while (now := look_at_slot(self._sql, self._slot)) is not None and time.monotonic() < deadline:
             if now.active:
                 time.sleep(0.05)
@@ -240,7 +262,9 @@ class PostgresqlSession:
                 hint="run perdure on the server's machine as a user that may read it, such as the server's own",
             )
         try:
-            with local_image(self._location, directory, self.cluster, self, base) as image:
+            self._follower.backup_ends.clear()
+            durable = self._connected
+            with local_image(self._location, directory, self.cluster, self, base=base, durable=durable) as image:
                 yield image
         except psycopg.Error as error:
             raise SourceUnusable(

@@ -78,6 +78,8 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
     Raises:
         Damaged: The log has a gap, or a segment is not what its index says.
     """
+    # What lies before the image's end is there already, and files before it must not appear.
+    known = decode_listing((directory / KEPT_LISTING).read_bytes()).stop
     reached: Position | None = None
     writer: _WalWriter | None = None
     index: SegmentIndex | None = None
@@ -95,7 +97,8 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
         for block in log.blocks(segment):
             if at >= end:
                 break
-            writer.write(index.timeline, at, memoryview(block)[: end - at])
+            begin = max(at, known)
+            writer.write(index.timeline, begin, memoryview(block)[begin - at : end - at])
             at += len(block)
         if at < end:
             raise Damaged(f"log segment {segment.span.name} is cut off", code="bad-segment")

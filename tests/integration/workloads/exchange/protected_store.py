@@ -33,9 +33,9 @@ class ProtectedStore:
         self.protected: Protected
         self._serving = contextlib.ExitStack()
         self._targets = 0
+        self.serve(self.store)
 
     def __enter__(self) -> ProtectedStore:
-        self.serve(self.store)
         return self
 
     def __exit__(self, *exc: object) -> None:

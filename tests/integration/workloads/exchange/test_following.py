@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from protected_store import ProtectedStore, at, is_whole, logs_of
 
 from perdure.ese.headers.database import read_database_header
@@ -155,3 +156,32 @@ def test_logs_are_followed_over_many_sessions(scene: ProtectedStore) -> None:
     assert timeline.gaps() == []
     assert len(timeline.stretches) == 4
     assert scene.state == "ok"
+
+
+def held(scene: ProtectedStore) -> set[int]:
+    """The generations whose log is in the pool."""
+    return {span.generation for span in scene.vault.spans(scene.protected.source.id)}
+
+
+def truncated(scene: ProtectedStore) -> set[int]:
+    """The generations that the engine deleted because of perdure's backups after the first image."""
+    events = scene.home.ledger(scene.protected.source.id).events
+    gone = [event.truncated for event in events if event.truncated is not None]
+    return {number for first, last in gone[1:] for number in range(first, last + 1)}
+
+
+@pytest.mark.parametrize("verb", ["full", "sync"])
+def test_log_that_is_completed_during_a_backup_is_shipped_before_it_goes(scene: ProtectedStore, verb: str) -> None:
+    """When logs are completed and the checkpoint moves between the calls of a backup, nothing unshipped is deleted."""
+    scene.store.work(2)
+    scene.store.flush()
+    scene.protect({"truncate-every": ["0.001s"]})
+    scene.store.busy_at = ("freeze", "thaw")
+    for _ in range(3):
+        scene.store.work(2)
+        getattr(scene, verb)()
+    assert scene.store.completed[-1][0] is (BackupKind.FULL if verb == "full" else BackupKind.INCREMENTAL)
+    assert truncated(scene)
+    assert truncated(scene) <= held(scene)
+    target, _ = scene.recover()
+    assert is_whole(target)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from protected_cluster import ProtectedCluster
 
 from perdure.protection.home import Home
 from perdure.repository.opening import create_pool
@@ -44,3 +49,24 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
     return create_pool(LocalStorage(tmp_path / "pool", create=True), b"x", tmp_path / "cache")[0]
+
+
+@pytest.fixture
+def scene(room: Path) -> Iterator[ProtectedCluster]:
+    """A cluster of the newest version with a vault in memory."""
+    yield from _running(room, 18)
+
+
+@pytest.fixture
+def each_version(room: Path, major: int) -> Iterator[ProtectedCluster]:
+    """A cluster of each version with a vault in memory."""
+    yield from _running(room, major)
+
+
+def _running(room: Path, major: int) -> Iterator[ProtectedCluster]:
+    if binaries(major) is None:
+        pytest.skip(f"PostgreSQL {major} is not installed")
+    with PostgresServer(major, room / "data").initialize() as server:
+        server.start()
+        with ProtectedCluster(server, room) as cluster:
+            yield cluster

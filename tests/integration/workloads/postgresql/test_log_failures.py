@@ -1,4 +1,4 @@
-"""What may happen to the log: the server is killed, the network is cut, the slot goes, a standby is promoted."""
+"""The log under load while the server is killed, the network is cut, a standby is promoted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from perdure.model.errors import SourceUnusable, TrackingLost
-from perdure.model.replica import ReplicaState
 from perdure.model.targets import AtPosition, Latest
 from perdure.protection.home import Home
 from perdure.protection.image_verbs import express_full, protect, synchronize
@@ -25,8 +23,6 @@ from perdure.repository.pool import Pool
 from perdure.testing.cutting_proxy import CuttingProxy
 from perdure.testing.postgres_load import PostgresLoad, opened
 from perdure.testing.postgres_server import PostgresServer
-from perdure.workloads.postgresql.session import PostgresqlSession
-from perdure.workloads.postgresql.slot import slot_name
 
 
 @contextmanager
@@ -63,6 +59,7 @@ def no_gap(p: Protected) -> bool:
     return last is not None and timeline.continues(first, last)
 
 
+@pytest.mark.slow
 def test_log_continues_over_crashes_of_the_server(
     server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
 ) -> None:
@@ -84,6 +81,7 @@ def test_log_continues_over_crashes_of_the_server(
     assert {each.id for each in load.entries} <= ids <= {each.id for each in load.entries} | load.unsure
 
 
+@pytest.mark.slow
 def test_log_continues_over_cuts_of_the_network(
     server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
 ) -> None:
@@ -106,85 +104,13 @@ def test_log_continues_over_cuts_of_the_network(
     assert {each.id for each in load.entries if each.after <= last} <= ids
 
 
-def test_dropped_slot_is_noticed_and_made_again(server: PostgresServer, home: Home, pool: Pool) -> None:
-    """When the slot was dropped but the server still has the WAL, the log continues and nothing is compared."""
-    load = PostgresLoad(server).prepare()
-    p, _ = protect(home, pool, "postgresql", server.conninfo)
-    with load:
-        load.wait_for(30)
-    server.execute(f"SELECT pg_drop_replication_slot('{slot_name(p.source.id)}')")
-    result = synchronize(p)
-    assert (result.point, result.commits > 0) == (None, True)
-    assert no_gap(p)
-    assert server.execute("SELECT count(*) FROM pg_replication_slots")[0][0] == 1
-
-
-def test_lost_wal_is_a_cause_and_a_comparison(
-    server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
-) -> None:
-    """When the slot and the WAL behind it are gone, an express full compares, stores little, and says why."""
-    load = PostgresLoad(server).prepare()
-    p, first = protect(home, pool, "postgresql", server.conninfo)
-    server.execute(f"SELECT pg_drop_replication_slot('{slot_name(p.source.id)}')")
-    with load:
-        load.wait_for(30)
-    for _ in range(3):
-        server.execute("SELECT pg_switch_wal()", "CHECKPOINT")
-    with load:
-        load.wait_for(30)
-    until(lambda: _oldest_wal(server) > (first.position.place if first.position else 0))
-    result = synchronize(p)
-    assert result.point is not None
-    assert result.point.cause.startswith("tracking lost: the replication slot perdure_")
-    assert "has already been removed" in result.point.cause
-    assert result.point.changed < first.size // 2
-    with load:
-        load.wait_for(30)
-    synchronize(p)
-    assert {each.id for each in load.entries} <= recovered_ids(p, room, major, Latest())
-    assert p.replica.state is ReplicaState.OK
-
-
-def _oldest_wal(server: PostgresServer) -> int:
-    server.execute("SELECT pg_switch_wal()", "CHECKPOINT")
-    names = sorted(path.name for path in (server.data / "pg_wal").iterdir() if len(path.name) == 24)
-    return int(names[0][8:16], 16) << 32 | int(names[0][16:], 16) << 24
-
-
-def test_too_much_retained_wal_is_given_up(server: PostgresServer, home: Home, pool: Pool) -> None:
-    """With a limit on the WAL that the server keeps, the slot is dropped rather than the disk filled."""
-    PostgresLoad(server).prepare()
-    options = {"give-up-at": ["20MB"], "warn-at": ["5MB"]}
-    p, _ = protect(home, pool, "postgresql", server.conninfo, options=options)
-    for _ in range(3):
-        server.execute(
-            "CREATE TABLE IF NOT EXISTS junk (t text)", "INSERT INTO junk VALUES ('x')", "SELECT pg_switch_wal()"
-        )
-
-    with PostgresqlSession(p.source) as session:
-        session.resume(pool.log_end(p.source.id))
-        with pytest.raises(TrackingLost, match="it was dropped"):
-            session.look_at_slot()
-    assert server.execute("SELECT count(*) FROM pg_replication_slots")[0][0] == 0
-
-
-def test_another_cluster_is_refused(server: PostgresServer, major: int, room: Path, home: Home, pool: Pool) -> None:
-    """A server with another system identifier at the same address is never taken for the source."""
-    p, _ = protect(home, pool, "postgresql", server.conninfo)
-    server.stop()
-    with PostgresServer(major, room / "other", server.port).initialize() as other:
-        other.start()
-        with pytest.raises(SourceUnusable, match="another cluster"):
-            synchronize(p)
-    assert p.replica.state is ReplicaState.MISSING
-
-
 def standby_of(server: PostgresServer, room: Path) -> PostgresServer:
     data = room / "standby"
     server.program("pg_basebackup", "-D", str(data), "-R", "-c", "fast", "-d", server.conninfo)
     return PostgresServer(server.major, data)
 
 
+@pytest.mark.slow
 def test_promotion_is_followed_without_a_gap(
     server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
 ) -> None:
@@ -222,6 +148,7 @@ def test_promotion_is_followed_without_a_gap(
         assert {each.id for each in after.entries} <= recovered_ids(p, room, major, Latest())
 
 
+@pytest.mark.slow
 def test_branch_before_the_end_of_the_log_is_compared(
     server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
 ) -> None:

@@ -1,0 +1,187 @@
+"""What happens to the log when the server, its slot or its timeline do what they should not."""
+
+from __future__ import annotations
+
+import pytest
+from protected_cluster import ProtectedCluster
+
+from perdure.model.errors import SourceUnusable, TrackingLost
+from perdure.model.positions import Position
+from perdure.model.targets import AtPosition
+from perdure.protection.image_verbs import check
+from perdure.protection.live import open_session
+from perdure.testing.postgres_server import PostgresServer
+from perdure.workloads.postgresql.slot import slot_name
+
+COUNT = "SELECT count(*), max(id) FROM t"
+
+
+def begin(scene: ProtectedCluster) -> None:
+    """A table with ten rows, protected."""
+    scene.server.execute("CREATE TABLE t(id int PRIMARY KEY)")
+    add(scene, 1, 10)
+    scene.protect()
+
+
+def add(scene: ProtectedCluster, first: int, last: int) -> None:
+    scene.server.execute(f"INSERT INTO t SELECT generate_series({first}, {last})")
+
+
+def drop_slot(scene: ProtectedCluster) -> None:
+    scene.server.execute(f"SELECT pg_drop_replication_slot('{slot_name(scene.protected.source.id)}')")
+
+
+def remove_old_wal(scene: ProtectedCluster) -> None:
+    for _ in range(3):
+        scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler", "CHECKPOINT")
+
+
+def test_a_server_that_was_killed_is_followed_again(scene: ProtectedCluster) -> None:
+    """After a crash of the server the log goes on without a gap, and what was committed is there."""
+    begin(scene)
+    with open_session(scene.protected) as live:
+        add(scene, 11, 20)
+        live.ship()
+        add(scene, 21, 30)
+        scene.server.kill()
+        with pytest.raises(SourceUnusable):
+            live.ship()
+    scene.server.start()
+    add(scene, 31, 40)
+    assert scene.sync().cause == ""
+    assert scene.gaps() == 0
+    scene.full()
+    assert scene.rows_at(COUNT) == [(40, 40)]
+
+
+def test_a_slot_that_is_gone_with_its_log_is_noticed(scene: ProtectedCluster) -> None:
+    """When the slot was dropped and the server removed log, the cause is recorded and a compared image begins anew."""
+    begin(scene)
+    add(scene, 11, 15)
+    before = scene.sync().last
+    drop_slot(scene)
+    add(scene, 16, 20)
+    remove_old_wal(scene)
+    result = scene.sync()
+    assert "replication slot" in result.cause
+    assert "removed" in result.cause
+    assert scene.gaps() == 1
+    add(scene, 21, 30)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(30, 30)]
+    assert before is not None
+    assert scene.rows_at(COUNT, AtPosition(before)) == [(15, 15)]
+
+
+def test_a_slot_that_is_gone_alone_costs_nothing(scene: ProtectedCluster) -> None:
+    """When the slot was dropped and all log is still there, it is shipped without a gap."""
+    begin(scene)
+    drop_slot(scene)
+    add(scene, 11, 20)
+    assert scene.sync().cause == ""
+    assert scene.gaps() == 0
+    assert scene.rows_at(COUNT) == [(20, 20)]
+
+
+def test_a_slot_dropped_under_a_session_is_noticed(scene: ProtectedCluster) -> None:
+    """While it is used the server does not drop the slot; perdure holds on to it."""
+    begin(scene)
+    with open_session(scene.protected) as live:
+        live.ship()
+        with pytest.raises(Exception, match="is active"):
+            drop_slot(scene)
+
+
+def test_a_promotion_is_followed(scene: ProtectedCluster) -> None:
+    """A promoted standby at the same address is followed over the switch; moments on both timelines come back."""
+    begin(scene)
+    standby = PostgresServer(scene.server.major, scene.root / "standby", scene.server.port)
+    scene.server.program("pg_basebackup", "-d", scene.server.conninfo, "-D", str(standby.data), "-R", "-c", "fast")
+    add(scene, 11, 20)
+    old = scene.sync().last
+    scene.server.stop()
+    for path in (scene.server.data / "pg_wal").glob("0*"):
+        target = standby.data / "pg_wal" / path.name
+        target.write_bytes(path.read_bytes())
+        target.chmod(0o666)
+    with standby.start() as promoted:
+        promoted.execute("SELECT pg_promote()")
+        promoted.wait_until_primary()
+        scene.server = promoted
+        add(scene, 21, 30)
+        result = scene.sync()
+        assert result.cause == ""
+        assert result.last is not None
+        assert old is not None
+        assert result.last.generation == old.generation + 1
+        assert scene.gaps() == 0
+        assert scene.rows_at(COUNT) == [(30, 30)]
+        assert scene.rows_at(COUNT, AtPosition(old)) == [(20, 20)]
+        scene.full()
+        add(scene, 31, 40)
+        scene.sync()
+        assert scene.rows_at(COUNT) == [(40, 40)]
+
+
+def test_a_server_that_was_set_back_begins_anew(scene: ProtectedCluster) -> None:
+    """When the server was itself recovered to an earlier moment, the break is named; both its lives come back."""
+    begin(scene)
+    add(scene, 11, 15)
+    early = scene.sync().last
+    assert early is not None
+    add(scene, 16, 20)
+    late = scene.sync().last
+    directory, _ = scene.recover(AtPosition(early))
+    scene.server.stop()
+    scene.server = PostgresServer(18, directory, scene.server.port)
+    with scene.server.start() as server:
+        server.wait_until_primary()
+        add(scene, 101, 105)
+        assert "branched off" in scene.sync().cause
+        add(scene, 106, 110)
+        scene.sync()
+        assert scene.rows_at(COUNT) == [(25, 110)]
+        assert late is not None
+        assert scene.rows_at(COUNT, AtPosition(Position(late.generation, late.place))) == [(20, 20)]
+
+
+def test_another_cluster_at_the_address_is_refused(scene: ProtectedCluster) -> None:
+    """A cluster with another system identifier never becomes part of the replica."""
+    begin(scene)
+    scene.server.stop()
+    with PostgresServer(18, scene.root / "other", scene.server.port).initialize() as other:
+        other.start()
+        with pytest.raises(SourceUnusable, match="is another cluster"):
+            scene.sync()
+
+
+def test_a_slot_that_keeps_too_much_is_given_up(scene: ProtectedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit that a person set the slot is dropped, and what can still be had is shipped afterwards."""
+    scene.server.execute("CREATE TABLE t(id int PRIMARY KEY)")
+    scene.protect({"give-up-at": ["20MB"], "warn-at": ["1MB"]})
+    with open_session(scene.protected) as live, monkeypatch.context() as impatient:
+        impatient.setattr("perdure.workloads.postgresql.session._LOOK_S", 0.0)
+        add(scene, 1, 10)
+        for _ in range(3):
+            scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler")
+        with pytest.raises(TrackingLost, match="more than the limit"):
+            live.session.poll()
+    assert scene.server.execute("SELECT count(*) FROM pg_replication_slots") == [(0,)]
+    scene.sync()
+    assert scene.rows_at(COUNT) == [(10, 10)]
+
+
+def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
+    """A page that changed on the disk without log is found by a consistency check, and nothing else is."""
+    scene.server.execute("CREATE TABLE t(id int PRIMARY KEY, filler text)")
+    scene.server.execute("INSERT INTO t SELECT n, repeat('x', 200) FROM generate_series(1, 5000) n", "VACUUM t")
+    scene.protect()
+    scene.server.execute("UPDATE t SET filler = 'y' WHERE id % 50 = 0", "CHECKPOINT")
+    scene.sync()
+    assert check(scene.protected).pages == 0
+    path = scene.server.data / str(scene.server.execute("SELECT pg_relation_filepath('t')")[0][0])
+    raw = bytearray(path.read_bytes())
+    raw[3 * 8192 + 6000] ^= 0xFF
+    path.write_bytes(raw)
+    report = check(scene.protected)
+    assert report.pages == 1
