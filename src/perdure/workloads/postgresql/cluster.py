@@ -10,7 +10,7 @@ import psycopg
 
 from perdure.workloads.postgresql.connecting import Sql
 
-__all__ = ["Cluster", "Tablespace", "look_at_cluster", "visible_data_directory"]
+__all__ = ["Cluster", "Tablespace", "look_at_cluster", "size_of", "visible_data_directory"]
 
 _SETTINGS = (
     "server_version_num",
@@ -54,7 +54,6 @@ class Cluster:
         superuser: Whether it is one.
         replication: Whether it may replicate.
         in_recovery: Whether the server is a standby.
-        size: Bytes of all databases, as far as the role may know; 0 if not.
         tablespaces: Those besides the two that are always there.
         started: When the server was started, seconds since 1970 UTC.
         owner: The role that owns the cluster.
@@ -67,7 +66,6 @@ class Cluster:
     superuser: bool
     replication: bool
     in_recovery: bool
-    size: int
     tablespaces: tuple[Tablespace, ...]
     started: int
     owner: str
@@ -109,7 +107,6 @@ def look_at_cluster(connection: Sql) -> Cluster:
         superuser,
         replication,
         recovering,
-        _size(connection),
         tuple(Tablespace(*row) for row in spaces),
         int(started),
         owner,
@@ -120,7 +117,8 @@ def _system_identifier(connection: Sql) -> str:
     return str(connection.execute("SELECT system_identifier FROM pg_control_system()").fetchall()[0][0])
 
 
-def _size(connection: Sql) -> int:
+def size_of(connection: Sql) -> int:
+    """Bytes of all databases; 0 if the role may not know."""
     try:
         row = connection.execute("SELECT sum(pg_database_size(oid))::bigint FROM pg_database").fetchall()[0]
         return int(row[0] or 0)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import struct
 import time
 from dataclasses import dataclass
 
-from psycopg import pq
+import psycopg
+from psycopg import generators, pq, waiting
 
 from perdure.model.errors import SourceUnusable
-from perdure.workloads.postgresql.connecting import conninfo, shown
+from perdure.workloads.postgresql.connecting import conninfo, server_sentence, shown
 from perdure.workloads.postgresql.history import History, parse_history
 from perdure.workloads.postgresql.lsn import format_lsn, parse_lsn
 
@@ -24,24 +24,17 @@ _DATA = struct.Struct("!cqqq")
 _KEEPALIVE = struct.Struct("!cqqB")
 _STATUS = struct.Struct("!cqqqqB")
 
-_CONNECT_S = 30.0
+_ANSWER_S = 60.0
+"""No answer takes longer."""
 
 STATUS_S = 5.0
 """The server ends a connection that says nothing for wal_sender_timeout (a minute)."""
 
 
-class Refusal(Exception):
-    """The server answered a replication command with an error.
+class Refusal(SourceUnusable):
+    """The server answered a replication command with an error, whose words are the message."""
 
-    Args:
-        message: Its words.
-        sqlstate: Its code.
-    """
-
-    def __init__(self, message: str, sqlstate: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.sqlstate = sqlstate
+    default_code = "server-refused"
 
 
 class WalGone(Refusal):
@@ -85,24 +78,6 @@ class Received:
         return self.start + len(self.data) >= self.flushed
 
 
-def _connected(text: str) -> pq.abc.PGconn:
-    """A connection, or what is left of the attempt.
-
-    libpq's own function that waits would keep all other threads waiting too: it does not let go of the interpreter.
-    """
-    connection = pq.PGconn.connect_start(text.encode())
-    deadline = time.monotonic() + _CONNECT_S
-    wanted: int = pq.PollingStatus.WRITING
-    while connection.status != pq.ConnStatus.BAD and time.monotonic() < deadline:
-        socket = [connection.socket]
-        reading = wanted == pq.PollingStatus.READING
-        select.select(socket if reading else [], [] if reading else socket, [], deadline - time.monotonic())
-        wanted = connection.connect_poll()
-        if wanted in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
-            break
-    return connection
-
-
 class Replication:
     """A replication connection, not for use by several threads.
 
@@ -122,15 +97,16 @@ class Replication:
         self._status_at = 0.0
         self._owed = False
         text = conninfo(location, replication="true", application_name=name)
-        self._connection = _connected(text)
-        if self._connection.status != pq.ConnStatus.OK:
-            words = " ".join(self._connection.error_message.decode("utf-8", "replace").split())
-            self._connection.finish()
+        try:
+            # Not libpq's own blocking calls: those would stop every other thread of this process.
+            self._connection = waiting.wait_conn(generators.connect(text), timeout=_ANSWER_S)
+        except psycopg.Error as error:
             raise SourceUnusable(
-                f"the PostgreSQL server at {shown(location)} allows no replication connection: {words}",
+                f"the PostgreSQL server at {shown(location)} allows no replication connection: "
+                f"{server_sentence(error)}",
                 code="no-replication",
                 hint="pg_hba.conf needs a line 'host replication USER ADDRESS METHOD', the role REPLICATION",
-            )
+            ) from error
 
     def close(self) -> None:
         """End the connection."""
@@ -256,16 +232,15 @@ class Replication:
     def _end_of_stream(self) -> None:
         """The server ended the copy: the timeline is at its end, or the server stops."""
         self._streaming = False
-        result = self._connection.get_result()
-        if result is not None and result.status == pq.ExecStatus.COPY_IN:
-            with contextlib.suppress(Exception):
+        try:
+            results = self._results()
+            if results and results[-1].status == pq.ExecStatus.COPY_IN:
                 self._connection.put_copy_end()
-            result = self._connection.get_result()
-        failure = None
-        while result is not None:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                failure = self._refusal(result)
-            result = self._connection.get_result()
+                results = self._results()
+        except Exception as error:
+            raise self._gone() from error
+        failed = [result for result in results if result.status == pq.ExecStatus.FATAL_ERROR]
+        failure = self._refusal(failed[-1]) if failed else None
         if isinstance(failure, WalGone):
             raise failure
         if failure is not None:
@@ -294,7 +269,8 @@ class Replication:
 
     def _execute(self, command: str) -> pq.abc.PGresult:
         try:
-            result = self._connection.exec_(command.encode())
+            self._connection.send_query(command.encode())
+            result = self._results()[-1]
         except Exception as error:
             raise self._gone() from error
         if result.status == pq.ExecStatus.FATAL_ERROR:
@@ -303,8 +279,11 @@ class Replication:
             raise self._refusal(result)
         return result
 
+    def _results(self) -> list[pq.abc.PGresult]:
+        return waiting.wait(generators.execute(self._connection), self._connection.socket, timeout=_ANSWER_S)
+
     def _refusal(self, result: pq.abc.PGresult) -> Refusal:
         words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode("utf-8", "replace")
         state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         gone = "has already been removed" in words or state == "58P01"
-        return (WalGone if gone else Refusal)(words, state)
+        return (WalGone if gone else Refusal)(words)

@@ -15,7 +15,7 @@ from perdure.model.positions import Position
 from perdure.workloads.contract import BaseImage, Image
 from perdure.workloads.postgresql.backup import local_image
 from perdure.workloads.postgresql.chain import ChainToken, decode_token
-from perdure.workloads.postgresql.cluster import look_at_cluster, visible_data_directory
+from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.options import Options
@@ -59,7 +59,7 @@ class PostgresqlSession:
         self.warning = ""
         with ExitStack() as opened:
             self._sql = opened.enter_context(connect(self._location))
-            self.cluster = look_at_cluster(self._sql)
+            self.cluster = self._looked_at_cluster()
             self._replication = Replication(self._location, self._options.application_name)
             opened.callback(self._replication.close)
             self._ensure_slot()
@@ -77,6 +77,14 @@ class PostgresqlSession:
     def close(self) -> None:
         """End the connections. The slot stays and keeps WAL."""
         self._closing.close()
+
+    def _looked_at_cluster(self) -> Cluster:
+        try:
+            return look_at_cluster(self._sql)
+        except psycopg.Error as error:
+            raise SourceUnusable(
+                f"the server at {shown(self._location)} does not answer: {server_sentence(error)}", code="server-gone"
+            ) from error
 
     def _ensure_slot(self) -> None:
         """The slot is there before anything is read: from then on no WAL can be missed."""

@@ -15,7 +15,7 @@ from perdure.model.points import DataSource
 from perdure.model.positions import Position
 from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
 from perdure.workloads.postgresql.arranging import arrange_directory
-from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
+from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, size_of, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
 from perdure.workloads.postgresql.joining import join_segments
 from perdure.workloads.postgresql.locating import locate
@@ -47,7 +47,7 @@ class PostgresqlWorkload:
     # --- the source ------------------------------------------------------------------------------
 
     def discover(self, location: str) -> WorkloadInfo:
-        normal, cluster, missing = self._look(location)
+        normal, cluster, missing, size = self._look(location)
         require_nothing_missing(location, missing)
         place = visible_data_directory(cluster)
         where = f"data directory {place}" if place else "its data directory is not visible here"
@@ -56,7 +56,7 @@ class PostgresqlWorkload:
         return WorkloadInfo(
             normal,
             f"PostgreSQL {cluster.settings.get('server_version', cluster.major)}, "
-            f"cluster {cluster.system}, {cluster.size / 1e6:,.1f} MB{spaces}, {where}",
+            f"cluster {cluster.system}, {size / 1e6:,.1f} MB{spaces}, {where}",
             name or f"postgresql-{cluster.settings.get('port', '5432')}",
         )
 
@@ -66,7 +66,7 @@ class PostgresqlWorkload:
 
     def preparation(self, location: str) -> list[str]:
         """The SQL that a superuser has to execute before the server can be protected, with comments."""
-        _, cluster, missing = self._look(location)
+        _, cluster, missing, _ = self._look(location)
         lines: list[str] = []
         for title, found in (("needed", missing), ("advisable", advice(cluster))):
             for lack in found:
@@ -74,12 +74,12 @@ class PostgresqlWorkload:
                 lines += [each if each.startswith("--") else f"{each};" for each in lack.statements]
         return lines or [f"-- the server at {shown(location)} has everything that perdure needs"]
 
-    def _look(self, location: str) -> tuple[str, Cluster, list[Lack]]:
+    def _look(self, location: str) -> tuple[str, Cluster, list[Lack], int]:
         with connect(location) as connection:
             try:
                 normal = normal_location(location, connection)
                 cluster = look_at_cluster(connection)
-                return normal, cluster, lacks(location, connection, cluster)
+                return normal, cluster, lacks(location, connection, cluster), size_of(connection)
             except psycopg.Error as error:
                 raise SourceUnusable(
                     f"the server at {shown(location)} does not answer: {server_sentence(error)}", code="server-gone"
