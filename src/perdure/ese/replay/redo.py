@@ -21,6 +21,7 @@ from perdure.ese.replay.errors import (
     NoSuchDatabase,
     PositionNotReached,
     ReplayInconsistent,
+    ReplayRefused,
     ReplayUnsupported,
 )
 from perdure.ese.replay.image_check import check_not_newer
@@ -328,6 +329,13 @@ class Redo:
                 hint="name the image that the logs continue with --database",
             )
         if plan.image is not None and not plan.image.clean and not self.last_dbid:
+            if self._stopped is not None:
+                raise ReplayRefused(
+                    f"{self._plan_file()}: the position {self._stopped} lies before the logs attach the database, "
+                    "and the image, which was attached, holds changes from behind it",
+                    code="ese-replay-before-image",
+                    hint="replay onto an older image, or name a later position",
+                )
             raise NoSuchDatabase(
                 f"{self._plan_file()}: the logs never attach the database {self.signature}, "
                 "so none of their records can be of it",
