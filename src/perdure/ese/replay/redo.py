@@ -387,6 +387,9 @@ class Redo:
 
     def _position(self) -> LogPosition:
         assert self._log is not None
+        if self._index >= len(self._log):
+            # A log without records, read after another one: nothing of it has been reached.
+            return LogPosition(self._log.generation, 0, 0)
         return self._log.position(self._index)
 
     def _where(self) -> str:
