@@ -89,7 +89,7 @@ def test_a_network_that_is_cut_costs_nothing(scene: ProtectedCluster) -> None:
     assert {row[0] for row in scene.rows_at(ROWS)} == load.rows_before(commits, len(commits))
 
 
-@pytest.mark.xfail(strict=False, reason="open defect: after a kill a gap of the log was seen once")
+@pytest.mark.xfail(strict=False, reason="open defect: after a kill of perdure a gap of the log can be left")
 @pytest.mark.slow
 def test_perdure_may_be_killed_at_any_moment(scene: ProtectedCluster, tmp_path: Path) -> None:
     """Killed at random moments of every verb, perdure goes on without a gap, and every place that it lists is exact."""
