@@ -101,8 +101,10 @@ def _other_log(active: StoreCopy, found: Survey, token: StreamToken) -> Break | 
         return None
     current = _newest_current(found)
     if current is None:
+        # The engine is just renaming it: there is no current log for an instant, and then the next one.
         newest = max((max(logs.generations(), default=0) for logs in holders), default=0)
-        return None if newest < wanted else _missing(active, wanted, newest)
+        arrived = any(logs.holds(wanted) for logs in holders)
+        return None if newest < wanted or arrived else _missing(active, wanted, newest)
     if current.signature != Signature(token.stream):
         return Break(
             f"the log that is being written belongs to another stream ({current.signature}) than the database",

@@ -16,6 +16,9 @@ from perdure.protection.points import timeline_of
 from perdure.snapshots.writer import BackupKind, Blocker, BlockerKind, DatabaseState
 from perdure.testing.ese_logs import log_time
 from perdure.testing.small_store import SmallStore
+from perdure.workloads.exchange import ExchangeWorkload
+from perdure.workloads.exchange.folders import LogFolder
+from perdure.workloads.exchange.session import ExchangeSession
 
 
 def attention(scene: ProtectedStore) -> str:
@@ -70,6 +73,28 @@ def test_replaced_database(scene: ProtectedStore) -> None:
     scene.store.signature = bytes(range(28))
     scene.store.write_header()
     assert "another database" in scene.sync().cause
+
+
+def test_a_log_that_is_just_renamed_is_not_missing(scene: ProtectedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine completes a log between two looks, and for an instant there is no current one: nothing is lost."""
+    scene.protect()
+    with ExchangeWorkload().open(scene.protected.source) as session:
+        session.resume(scene.vault.log_end(scene.protected.source.id))
+        holds, looks = LogFolder.holds, []
+
+        def renamed_after_the_first_look(logs: LogFolder, generation: int) -> bool:
+            seen = holds(logs, generation)
+            if not looks:
+                scene.store.work(1)
+                logs.current.unlink()
+            looks.append(seen)
+            return seen
+
+        monkeypatch.setattr(LogFolder, "holds", renamed_after_the_first_look)
+        assert isinstance(session, ExchangeSession)
+        assert session._token is not None
+        session._check_unbroken(session._token)
+        assert looks == [False, True]
 
 
 def test_missing_log(scene: ProtectedStore) -> None:
