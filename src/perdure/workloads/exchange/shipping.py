@@ -88,9 +88,16 @@ class LogFile:
         segments = self.log.segments.content
         if not len(segments):
             return np.array([place_of(self.header.header_sectors, 0)], np.uint64)
-        used = np.uint64(_SEGMENT) - np.argmax(segments[:, ::-1] != 0, axis=1).astype(np.uint64)
+        used = _SEGMENT - np.argmax(segments[:, ::-1] != 0, axis=1).astype(np.int64)
+        if self.log.records is not None:
+            # A record may end with zeros, and a place inside of it would belong to neither side.
+            begins = self.log.records.places.astype(np.int64)
+            ends = begins + self.log.records.sizes.astype(np.int64)
+            inside = begins // _SEGMENT == (ends - 1) // _SEGMENT
+            rows = begins[inside] // _SEGMENT - self.log.segments.first
+            np.maximum.at(used, rows, ends[inside] - begins[inside] // _SEGMENT * _SEGMENT)
         numbers = np.arange(self.log.segments.first, self.log.segments.first + len(segments), dtype=np.uint64)
-        places: NDArray[np.uint64] = numbers << np.uint64(16) | used
+        places: NDArray[np.uint64] = numbers << np.uint64(16) | used.astype(np.uint64)
         return places
 
     def checksums_before(self, segment: int) -> int:
