@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml tools/make-venv
 	touch $@
 
 test-packages:
-	@tools/want-debian-packages setfacl=acl setfattr=attr
+	@tools/want-debian-packages setfacl=acl setfattr=attr mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs
 	@tools/want-npm-packages azurite@3.37.0
 
 clean:
