@@ -1,4 +1,4 @@
-"""perdure and the network are cut off again and again; nothing that was acknowledged is lost, and nothing is torn."""
+"""perdure is killed again and again; nothing that was acknowledged is lost, and nothing is torn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ledger import Load, commits_of, wal_file
 from protected_cluster import ProtectedCluster
 
 from perdure.model.positions import Position
@@ -26,11 +24,10 @@ from perdure.protection.image_verbs import protect, synchronize
 from perdure.protection.points import timeline_of
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import recover
-from perdure.protection.watch import watch
 from perdure.repository.opening import create_pool
 from perdure.repository.pool import Pool
 from perdure.storage.local import LocalStorage
-from perdure.testing.cutting_proxy import CuttingProxy
+from perdure.testing.postgres_load import PostgresLoad, commits_of, wal_file
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.lsn import format_lsn
 
@@ -45,52 +42,12 @@ VERBS = (
 )
 
 
-@contextmanager
-def watching(p: Protected) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=watch, args=([p],), kwargs={"stop": stop, "on_event": lambda _: None, "ship_every_ms": 20}
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def prepared(scene: ProtectedCluster) -> str:
-    """The cluster as the ledger needs it; the WAL file from which on its commits count."""
-    scene.server.configure({"max_prepared_transactions": "10", "wal_keep_size": "2GB"})
-    scene.server.restart()
-    return wal_file(scene.server)
-
-
 def recovered_rows(p: Protected, target: Path, server: PostgresServer, to: Position) -> set[int]:
     recover(p, to=AtPosition(to), target=target)
     copy = PostgresServer(server.major, target)
     with copy.start():
         copy.wait_until_primary()
         return {int(row[0]) for row in copy.execute(ROWS)}
-
-
-def test_a_network_that_is_cut_costs_nothing(scene: ProtectedCluster) -> None:
-    """A watch whose connections are cut again and again leaves no gap and loses no commit."""
-    first = prepared(scene)
-    with CuttingProxy(f"http://127.0.0.1:{scene.server.port}") as proxy:
-        port = proxy.endpoint.rpartition(":")[2]
-        scene.protect(location=f"//postgres@127.0.0.1:{port}/postgres")
-        with Load(scene.server, seed=2) as load, watching(scene.protected):
-            for _ in range(4):
-                load.wait_for(40)
-                proxy.vanish()
-                load.wait_for(20)
-                proxy.return_()
-            load.wait_for(40)
-        scene.sync()
-    assert scene.gaps() == 0
-    commits = commits_of(scene.server, first)
-    assert {row[0] for row in scene.rows_at(ROWS)} == load.rows_before(commits, len(commits))
 
 
 @dataclass(frozen=True)
@@ -154,10 +111,10 @@ def test_a_check_that_is_killed_costs_no_log(scene: ProtectedCluster, tmp_path: 
 @pytest.mark.slow
 def test_perdure_may_be_killed_at_any_moment(scene: ProtectedCluster, tmp_path: Path) -> None:
     """Killed at random moments of every verb, perdure goes on without a gap, and every place that it lists is exact."""
-    first = prepared(scene)
+    first = wal_file(scene.server)
     installed = Installed.at(tmp_path)
     chance = random.Random(int(os.environ.get("PERDURE_TEST_SEED", "9")))
-    with Load(scene.server, seed=9) as load:
+    with PostgresLoad(scene.server, seed=9) as load:
         load.wait_for(10)
         p = installed.protect(scene.location)
         kills, number = 0, chance.randrange(len(VERBS))
