@@ -96,7 +96,7 @@ def recover_directory(
     with clear_of_partial(p, [partial]):
         partial.mkdir(mode=0o700)
         paths = files.target_paths([file.name for file in plan.point.files], partial)
-        restore_image(p, plan, paths, progress)
+        restore_image(p, plan, paths, progress, options)
         arranged = workload.arrange(p.source, partial, plan.upto, options)
         verification = None if verify == "none" else files.verify(paths, verify == "thorough")
         if verification is not None and not verification.passed:

@@ -17,7 +17,7 @@ from perdure.model.timeline import RecoveryPlan
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
-from perdure.workloads.contract import SpreadingWorkload
+from perdure.workloads.contract import FetchingWorkload, SpreadingWorkload
 
 __all__ = ["VaultLog", "read_file", "restore_image", "write_file"]
 
@@ -38,15 +38,26 @@ class VaultLog:
             self._progress("applying log", len(block), self._total)
 
 
-def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
-    """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
+def restore_image(
+    p: Protected,
+    plan: RecoveryPlan,
+    paths: Mapping[str, Path],
+    progress: Progress = quiet,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Write an image's files to paths that do not exist yet and roll them forward along a plan.
+
+    With options that leave the log to the engine, only the image is written.
+    """
     workload = image_workload(p)
     if isinstance(workload, SpreadingWorkload):
         _spread(p.vault, plan, workload, next(iter(paths.values())), progress)
     else:
         for file in plan.point.files:
             write_file(p.vault, file, paths[file.name], progress)
-    if plan.segments and plan.upto is not None:
+    if isinstance(workload, FetchingWorkload) and workload.fetches_log(options or {}):
+        workload.leave_log(plan.segments)
+    elif plan.segments and plan.upto is not None:
         workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
 
 

@@ -118,6 +118,12 @@ def recover(
             code="bad-recovery-option",
             hint="recover --to latest, or leave --roll-forward out",
         )
+    if (options or {}).get("standby") and not isinstance(to, Latest):
+        raise BadInput(
+            "a standby follows the log to its end, so it cannot be made of an earlier moment",
+            code="bad-recovery-option",
+            hint="recover --to latest, or leave --standby out",
+        )
     plan = plan_for(p, to)
     notes = [plan.note] if plan.note else []
     verification: Verification | None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from perdure.model.drills import DrillStep
 from perdure.model.entries import Entry
-from perdure.model.logs import LogEnd, LogSegment, StoredSegment
+from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
 from perdure.model.points import DataSource, StreamRef
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
@@ -37,6 +37,7 @@ __all__ = [
     "ContentSink",
     "DirectoryWorkload",
     "DrilledWorkload",
+    "FetchingWorkload",
     "FolderScan",
     "FolderWorkload",
     "Image",
@@ -45,10 +46,12 @@ __all__ = [
     "LayoutSession",
     "ListingSource",
     "LocatingWorkload",
+    "LogChain",
     "LogReader",
     "MovingImage",
     "RestoredItem",
     "RunningSession",
+    "ServedFile",
     "Session",
     "SpreadingWorkload",
     "StartedWorkload",
@@ -512,6 +515,79 @@ class DrilledWorkload(Protocol):
         Args:
             paths: The recovered files, as :meth:`ImageWorkload.target_paths` named them. They may be changed.
             checks: The user's checks, in the workload's language.
+        """
+        ...
+
+
+class LogChain(Protocol):
+    """An image and all the log that continues it without a gap, as far as it is to be replayed."""
+
+    @property
+    def start(self) -> Position:
+        """The image's position."""
+        ...
+
+    @property
+    def upto(self) -> Position | None:
+        """Where replay is to end; ``None``: wherever the log ends."""
+        ...
+
+    @property
+    def spans(self) -> Sequence[LogSpan]:
+        """The segments after ``start``, in order; they may overlap."""
+        ...
+
+    @property
+    def openers(self) -> Iterable[LogSpan]:
+        """The segments that open a generation, of the whole source, newest first."""
+        ...
+
+    def segment(self, span: LogSpan) -> StoredSegment: ...
+
+    def blocks(self, segment: StoredSegment) -> Iterable[bytes]: ...
+
+    def image_file(self, name: str) -> bytes:
+        """Reads one of the image's files whole; for small ones."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFile:
+    """A log file as the engine asks for it.
+
+    Args:
+        name: Its name.
+        content: Its bytes.
+        known: Bytes of it that the log has; zeros follow.
+    """
+
+    name: str
+    content: bytes | bytearray
+    known: int
+
+    @property
+    def whole(self) -> bool:
+        """It will not change any more; the last one of a log that goes on will."""
+        return self.known == len(self.content)
+
+
+@runtime_checkable
+class FetchingWorkload(Protocol):
+    """A directory workload whose engine can fetch the log by itself, file by file, while it recovers."""
+
+    def fetches_log(self, options: Mapping[str, str]) -> bool:
+        """Whether a recovery with these options leaves the log to the engine."""
+        ...
+
+    def leave_log(self, segments: Sequence[StoredSegment]) -> None:
+        """Called instead of ``apply_log``, with the segments that the engine will need."""
+        ...
+
+    def log_files(self, name: str, chain: LogChain) -> Iterator[ServedFile]:
+        """The file of a name, and those that follow it.
+
+        Raises:
+            NotFound: There is no such file; the engine may end its recovery there (code ``wal-not-found``).
         """
         ...
 

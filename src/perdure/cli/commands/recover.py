@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from perdure.cli.documents import plain
+from perdure.cli.fetching import fetch_command
 from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
 from perdure.cli.output import print_json, print_lines
 from perdure.cli.progress_bar import progress_bar
@@ -40,6 +41,9 @@ def recover(
     clean: bool = False,
     port: int | None = None,
     start: bool = False,
+    fetch_wal: bool = False,
+    standby: bool = False,
+    primary_conninfo: str | None = None,
     pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
@@ -55,6 +59,7 @@ def recover(
         perdure recover share --to '10 minutes ago' --target /tmp/share --item reports/2026
         perdure recover app --to '#12' --in-place --yes
         perdure recover main --to 0/5A3F120 --target /srv/main-recovered --port 5433 --start
+        perdure recover main --to latest --target /srv/standby --standby --primary-conninfo 'host=db1 user=replica'
         perdure recover mailboxes --to latest --target /srv/rdb --layout recovery-database --roll-forward
 
     Args:
@@ -72,6 +77,10 @@ def recover(
         clean: Replay the log here, to a database in clean shutdown that needs no log any more (Exchange only).
         port: The port of the recovered server; as in its configuration unless given (PostgreSQL only).
         start: Start the recovered server and wait until it takes writes (PostgreSQL only).
+        fetch_wal: Leave the log in the pool: the server fetches it with 'perdure wal-fetch' while it replays, instead
+            of finding it in its directory (PostgreSQL only).
+        standby: Make a standby that follows the pool, and its primary if --primary-conninfo names it (PostgreSQL only).
+        primary_conninfo: How the standby connects to its primary.
         pool: Recover from the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     if (target is None) != in_place:
@@ -91,9 +100,12 @@ def recover(
 
     options = {"layout": layout or "", "roll-forward": "yes" if roll_forward else "", "clean": "yes" if clean else ""}
     options |= {"port": "" if port is None else str(port), "start": "yes" if start else ""}
+    options |= {"standby": "yes" if standby else "", "primary-conninfo": primary_conninfo or ""}
     moment = parse_target(to, time.time_ns())
     with Session(common) as session:
         protected = session.protected(name, pool)
+        if fetch_wal or standby:
+            options["fetch-wal"] = fetch_command(session, protected)
         with progress_bar(common) as progress:
             report = recovery.recover(
                 protected,

@@ -13,6 +13,7 @@ from perdure.model.positions import Position
 from perdure.workloads.postgresql.listing import Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn
 from perdure.workloads.postgresql.manifest import write_manifest
+from perdure.workloads.postgresql.restoring import recovery_commands
 from perdure.workloads.postgresql.spreading import KEPT_LISTING
 from perdure.workloads.postgresql.tablespaces import keep_tablespaces_inside
 
@@ -38,7 +39,7 @@ def arrange_directory(
         directory: The data directory; its name ends in ``.perdure-partial`` and will not.
         upto: Where its WAL ends.
         timeline: The timeline there; the image's if ``None``.
-        options: ``port``.
+        options: ``port``, ``fetch-wal`` (the command that fetches), ``standby``, ``primary-conninfo``.
 
     Returns:
         The image's listing, and what a person should know.
@@ -55,16 +56,25 @@ def arrange_directory(
     try:
         _take_out_created_tablespaces(listing, directory, upto, notes)
         _configuration(listing, directory, notes)
-        _recovery_settings(directory, timeline or listing.timeline, options)
+        _recovery_settings(directory, timeline or listing.timeline, upto, options)
         write_manifest(directory, listing)
         for place in (directory, spaces):
             _give_to_owner(place, listing.owner)
     except BaseException:
         shutil.rmtree(spaces, ignore_errors=True)
         raise
-    reached = upto.place if upto is not None else listing.stop
-    notes.append(f"its WAL ends at {format_lsn(reached)}; when it starts, it begins a timeline of its own there")
+    notes += _outlook(listing, upto, options)
     return listing, tuple(notes)
+
+
+def _outlook(listing: Listing, upto: Position | None, options: Mapping[str, str]) -> list[str]:
+    end = format_lsn(upto.place if upto is not None else listing.stop)
+    if "standby" in options:
+        leader = " and its primary" if "primary-conninfo" in options else ""
+        return [f"it is a standby: it follows the pool{leader}, until it is promoted"]
+    if "fetch-wal" in options:
+        return [f"it fetches WAL from the pool when it starts, up to {end}, and begins a timeline of its own there"]
+    return [f"its WAL ends at {end}; when it starts, it begins a timeline of its own there"]
 
 
 def _place_tablespaces(listing: Listing, directory: Path, notes: list[str]) -> Path:
@@ -116,7 +126,8 @@ def _configuration(listing: Listing, directory: Path, notes: list[str]) -> None:
         notes.append("its configuration lay elsewhere; a copy without includes is in the directory")
 
 
-def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str]) -> None:
+def _recovery_settings(directory: Path, timeline: int, upto: Position | None, options: Mapping[str, str]) -> None:
+    standby = "standby" in options
     settings = {
         # All WAL that recovery needs is in pg_wal, and it ends at the target.
         "restore_command": "false",
@@ -134,17 +145,26 @@ def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str
         "primary_slot_name": "",
         "synchronous_standby_names": "",
     }
+    if "fetch-wal" in options:
+        settings |= recovery_commands(options["fetch-wal"], None if standby else upto)
+    if standby:
+        settings |= {"recovery_target_timeline": "latest", "hot_standby": "on"}
+        settings["primary_conninfo"] = options.get("primary-conninfo", "")
     if "port" in options:
         if not _NAME.fullmatch(options["port"]) or not 0 < int(options["port"]) < 65536:
             raise BadInput(f"{options['port']!r} is not a port", code="bad-port", hint="give a number up to 65535")
         settings["port"] = options["port"]
     path = directory / "postgresql.auto.conf"
     before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
-    lines = ["# written by perdure recover", *(f"{name} = '{value}'" for name, value in settings.items())]
+    lines = ["# written by perdure recover", *(f"{name} = {_quoted(value)}" for name, value in settings.items())]
     text = before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     path.chmod(0o600)
-    (directory / "recovery.signal").touch(mode=0o600)
+    (directory / ("standby.signal" if standby else "recovery.signal")).touch(mode=0o600)
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _give_to_owner(place: Path, owner: tuple[int, int]) -> None:

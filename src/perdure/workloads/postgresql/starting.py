@@ -29,6 +29,8 @@ _STATE = "Database cluster state:"
 def start_server(directory: Path, hint: str) -> tuple[str, ...]:
     """Start the server and wait until it has reached its target and takes writes; it goes on running.
 
+    A standby is waited for until it takes connections.
+
     Returns:
         What a person should know.
 
@@ -39,6 +41,7 @@ def start_server(directory: Path, hint: str) -> tuple[str, ...]:
     programs = require_programs(major_of(directory), hint)
     log = directory / "perdure-start.log"
     began = time.monotonic()
+    follows = (directory / "standby.signal").exists()
     failure = _start(programs, directory, log, ())
     if failure:
         raise Partial(
@@ -47,6 +50,8 @@ def start_server(directory: Path, hint: str) -> tuple[str, ...]:
             hint=f"see {log}; what was recovered is whole",
         )
     seconds = time.monotonic() - began
+    if follows:
+        return (f"the standby runs, is consistent and takes connections ({seconds:.1f} s after it was started)",)
     return (f"the server runs, has reached its target and takes writes ({seconds:.1f} s after it was started)",)
 
 
@@ -92,6 +97,8 @@ def _start(programs: Programs, directory: Path, log: Path, settings: Sequence[st
     result = programs.run("pg_ctl", [*arguments, *(["-o", options] if options else [])], owner=owner)
     if result.returncode:
         return _last_words(log) or " ".join((result.stdout + result.stderr).split())
+    if (directory / "standby.signal").exists():
+        return ""
     while (state := _state(programs, directory)) != "in production":
         if not (directory / "postmaster.pid").exists() or state.startswith("shut down"):
             return _last_words(log) or f"it is {state}"

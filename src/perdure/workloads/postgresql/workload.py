@@ -13,13 +13,24 @@ from perdure.model.errors import Refused, SourceUnusable
 from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import DataSource
 from perdure.model.positions import Position
-from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
+from perdure.workloads.contract import (
+    Arranged,
+    Capabilities,
+    LogChain,
+    LogReader,
+    RestoredItem,
+    ServedFile,
+    Verification,
+    WorkloadInfo,
+)
 from perdure.workloads.postgresql.arranging import arrange_directory
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, size_of, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
 from perdure.workloads.postgresql.joining import join_segments
 from perdure.workloads.postgresql.locating import locate
 from perdure.workloads.postgresql.preflight import Lack, advice, lacks, require_nothing_missing
+from perdure.workloads.postgresql.segment_index import decode_index
+from perdure.workloads.postgresql.serving import WalFiles
 from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.spreading import Take, spread_image, write_log
 from perdure.workloads.postgresql.starting import drill_directory, start_server
@@ -37,7 +48,7 @@ class PostgresqlWorkload:
         items=False,
         why_not={"items": "tables of a PostgreSQL cluster are not listed yet; recover it with --start and use pg_dump"},
     )
-    recovery_options = frozenset({"port", "start"})
+    recovery_options = frozenset({"port", "start", "fetch-wal", "standby", "primary-conninfo"})
     companion_suffixes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -114,6 +125,15 @@ class PostgresqlWorkload:
 
     def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
         self._timeline = write_log(next(iter(paths.values())), log, upto)
+
+    def fetches_log(self, options: Mapping[str, str]) -> bool:
+        return "fetch-wal" in options
+
+    def leave_log(self, segments: Sequence[StoredSegment]) -> None:
+        self._timeline = decode_index(segments[-1].index).timeline if segments else None
+
+    def log_files(self, name: str, chain: LogChain) -> Iterator[ServedFile]:
+        return WalFiles(chain).files(name)
 
     def arrange(
         self,

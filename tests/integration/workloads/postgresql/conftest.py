@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from protected_cluster import ProtectedCluster
+from shop import TABLES, Shop
 
 from perdure.testing.postgres_server import PostgresServer, binaries, postgres_room
 
@@ -47,3 +48,23 @@ def _running(room: Path, major: int) -> Iterator[ProtectedCluster]:
         server.start()
         with ProtectedCluster(server, room) as cluster:
             yield cluster
+
+
+def _fast(server: PostgresServer) -> PostgresServer:
+    """A standby of it asks again soon."""
+    return server.initialize(wal_retrieve_retry_interval="100ms")
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[Shop]:
+    """One for all tests: none of them changes what another needs."""
+    if binaries(18) is None:
+        pytest.skip("PostgreSQL 18 is not installed")
+    with postgres_room() as room, _fast(PostgresServer(18, room / "data")) as server:
+        room.chmod(0o755)
+        server.start().execute("CREATE DATABASE shop")
+        with server.connect(f"{server.conninfo} dbname=shop") as connection:
+            connection.execute(TABLES)
+        shop = Shop(server, room)
+        with shop.pool:
+            yield shop
