@@ -121,4 +121,5 @@ def _sample_is_old(found: ChangedMap, reader: DatabaseReader, places: NDArray[np
         return True
     sample = np.unique(np.random.default_rng().integers(HEADER_PAGES, count, size))
     others = np.setdiff1d(sample, places, assume_unique=False)
-    return bool((reader.dbtimes(others) < np.uint64(found.first_dbtime + _OUT_OF_ORDER)).all())
+    newest = np.uint64(min(found.first_dbtime + _OUT_OF_ORDER, np.iinfo(np.uint64).max))
+    return bool((reader.dbtimes(others) < newest).all())

@@ -189,9 +189,9 @@ class _Snapshot:
     def take(self, deadline: float) -> None:
         """Keep everything that the engine would go on to change."""
         self._time_ns = self._clock()
-        self._look(deadline)
         target = self._place / self._copy.database.name
         try:
+            self._look(deadline)
             self._keep(target, deadline)
         except OSError as error:
             raise ImageFailed(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perdure.ese.chain import check_database, join_logs
 from perdure.ese.findings import damage_in
 from perdure.ese.headers.database import DatabaseHeader
-from perdure.ese.structures import Signature
+from perdure.ese.structures import BackupMark, Signature
 from perdure.model.errors import ImageFailed
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
@@ -45,6 +45,7 @@ class TakenImage:
         frozen: The log that was being written then, ``None`` if the image ends with a complete log.
         backup: Its backup set, ``None`` for a database that was not in use.
         time_ns: When it was frozen.
+        snapshot: The mark of the backup that the frozen header bears; empty if the engine makes none.
     """
 
     image: ExchangeImage
@@ -53,6 +54,7 @@ class TakenImage:
     frozen: LogFile | None
     backup: BackupSet | None
     time_ns: int
+    snapshot: BackupMark
 
 
 @contextmanager
@@ -102,7 +104,9 @@ def take_image(
         remarks = [f"taken from the copy on {copy.node} ({copy.role.value})"] if len(found.copies) > 1 else []
         image = ExchangeImage(place, frozen.time_ns, tuple(readers), noted, tuple(remarks))
         closed = place.closed or frozen.current is None
-        yield TakenImage(image, place, copy, None if closed else frozen.current, frozen.backup, frozen.time_ns)
+        current = None if closed else frozen.current
+        mark = frozen.header.current_snapshot_backup
+        yield TakenImage(image, place, copy, current, frozen.backup, frozen.time_ns, mark)
 
 
 def _database_name(copy: StoreCopy, base: BaseImage | None) -> str:

@@ -301,6 +301,7 @@ class ExchangeSession:
             clock=self._clock,
         ) as taken:
             self._taken = taken
+            self._truncation.awaits(taken)
             try:
                 yield taken.image
             finally:

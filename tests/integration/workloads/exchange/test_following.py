@@ -90,6 +90,20 @@ def scene_image(scene: ProtectedStore, target: object) -> bytes:
     return recovered[: 2 * 4096] + pages_of(scene.store.database.read_bytes(), 4096)
 
 
+def test_logs_that_change_nothing(scene: ProtectedStore) -> None:
+    """An express full after logs without any change of a page stores the header and nothing else of the database."""
+    scene.store.flush()
+    scene.store.roll()
+    scene.protect()
+    scene.store.roll()
+    scene.sync()
+    scene.store.roll()
+    point = scene.full()
+    assert "compared" not in point.cause
+    logs = sum(file.size for file in point.files if not file.name.endswith(".edb"))
+    assert point.changed - logs <= 2 * 4096
+
+
 def test_pages_that_were_on_their_way_at_the_base_are_found(scene: ProtectedStore) -> None:
     """A page changed before the first image and written after it is in the next one, though no later log names it."""
     scene.store.change([50, 51])
