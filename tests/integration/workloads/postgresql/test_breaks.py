@@ -7,10 +7,12 @@ from protected_cluster import ProtectedCluster
 
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
+from perdure.model.replica import ReplicaState
 from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
 from perdure.protection.live import LiveSource
 from perdure.protection.live_session import open_session
+from perdure.testing.postgres_load import wal_file
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.slot import slot_name
 
@@ -39,6 +41,7 @@ def drop_slot(scene: ProtectedCluster) -> None:
 
 
 def remove_old_wal(scene: ProtectedCluster) -> None:
+    scene.server.execute("ALTER SYSTEM SET wal_keep_size = 0", "SELECT pg_reload_conf()")
     for _ in range(3):
         scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler", "CHECKPOINT")
 
@@ -217,3 +220,28 @@ def test_time_is_the_transactions_own_even_when_shipped_late(scene: ProtectedClu
     add(scene, 21, 30)
     scene.sync()
     assert scene.rows_at(COUNT, AtTime(int(between) * 1000)) == [(20, 20)]
+
+
+def test_damaged_wal_is_never_acknowledged(scene: ProtectedCluster) -> None:
+    """A record whose checksum is wrong ends the chain before it; a compared image goes on behind it."""
+    begin(scene)
+    add(scene, 11, 15)
+    before = scene.sync().last
+    scene.server.execute("CREATE TABLE marked(what text)", "INSERT INTO marked VALUES (repeat('damage', 20))")
+    path = scene.server.data / "pg_wal" / wal_file(scene.server)
+    # It sends what it still has in memory from there.
+    scene.server.stop()
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"damage" * 20) + 7] ^= 0x01
+    path.write_bytes(raw)
+    scene.server.start()
+    add(scene, 16, 20)
+    result = scene.sync()
+    assert "has a wrong checksum" in result.cause
+    assert scene.protected.replica.state is ReplicaState.OK
+    assert scene.gaps() == 1
+    add(scene, 21, 30)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(30, 30)]
+    assert before is not None
+    assert scene.rows_at(COUNT, AtPosition(before)) == [(15, 15)]
