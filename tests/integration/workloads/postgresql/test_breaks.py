@@ -14,6 +14,7 @@ from perdure.protection.live import LiveSource
 from perdure.protection.live_session import open_session
 from perdure.testing.postgres_load import wal_file
 from perdure.testing.postgres_server import PostgresServer
+from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.slot import slot_name
 
 COUNT = "SELECT count(*), max(id) FROM t"
@@ -139,15 +140,29 @@ def test_a_slot_that_keeps_too_much_is_given_up(scene: ProtectedCluster, monkeyp
     scene.server.execute("CREATE TABLE t(id int PRIMARY KEY)")
     scene.protect({"give-up-at": ["20MB"], "warn-at": ["1MB"]})
     with open_session(scene.protected) as live, monkeypatch.context() as impatient:
+        assert isinstance(live.session, PostgresqlSession)
         impatient.setattr("perdure.workloads.postgresql.session._LOOK_S", 0.0)
         add(scene, 1, 10)
         for _ in range(3):
             scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler")
         with pytest.raises(TrackingLost, match="more than the limit"):
             live.session.poll()
+        assert "bytes of WAL on the server's disk" in live.session.warning
     assert scene.server.execute("SELECT count(*) FROM pg_replication_slots") == [(0,)]
     scene.sync()
     assert scene.rows_at(COUNT) == [(10, 10)]
+
+
+def test_a_slot_that_the_server_invalidated_is_replaced(scene: ProtectedCluster) -> None:
+    """Where max_slot_wal_keep_size took the slot's WAL, the cause says so, and a compared image begins anew."""
+    begin(scene)
+    scene.server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+    remove_old_wal(scene)
+    assert scene.server.execute("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
+    assert "max_slot_wal_keep_size" in scene.sync().cause
+    add(scene, 11, 20)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(20, 20)]
 
 
 def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
