@@ -106,6 +106,7 @@ class LiveSource:
         self.lost = cause
         self._segments = None
         self._undurable = None
+        self._start_anew()
         self.protected.note_state(ReplicaState.INCONSISTENT, cause)
 
     def recall(self, losses: Sequence[str]) -> None:
@@ -334,11 +335,16 @@ class LiveSource:
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
         self.ship()
-        if self.lost and isinstance(self.session, BackupSession | LayoutSession):
-            self.session.start_anew()
-        elif self.lost:
+        if self.lost and not self._start_anew():
             for _ in self.session.log():
                 continue
+
+    def _start_anew(self) -> bool:
+        """Let the session forget its log, if it can."""
+        if not isinstance(self.session, BackupSession | LayoutSession):
+            return False
+        self.session.start_anew()
+        return True
 
     def _ship_before_commit(self) -> None:
         """Make durable what leads to an image that may have been frozen after the log was last shipped."""

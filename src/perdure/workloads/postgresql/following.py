@@ -6,14 +6,17 @@ timeline, what is left of it is shipped first, up to where the next one branched
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perdure.model.errors import SourceUnusable, TrackingLost
+from perdure.model.errors import Damaged, SourceUnusable, TrackingLost
 from perdure.model.positions import Position
 from perdure.workloads.postgresql.chain import ChainToken
 from perdure.workloads.postgresql.cutting import PendingWal
 from perdure.workloads.postgresql.lsn import format_lsn
+from perdure.workloads.postgresql.record_checks import verify_checks
 from perdure.workloads.postgresql.records import Records, RecordWalker
 from perdure.workloads.postgresql.replication import Received, Refusal, Replication, WalGone
 from perdure.workloads.postgresql.spooling import Spool
@@ -203,14 +206,17 @@ class Follower:
         except WalGone as gone:
             raise _wal_gone(gone) from gone
         for received in raw:
-            self._walker.feed(received.data)
+            with _naming_damage():
+                self._walker.feed(received.data)
             self.received = received.start + len(received.data)
         return raw
 
     def _describe(self, seen_ns: int) -> None:
-        records = self._walker.records()
-        if records is None:
-            return
+        with _naming_damage():
+            records = self._walker.records()
+            if records is None:
+                return
+            verify_checks(records)
         if self._expected is not None:
             self._check_continuation(records)
         changes = self.pending.add_records(records, seen_ns)
@@ -287,6 +293,17 @@ class Follower:
     def detach(self, spool: Spool) -> None:
         """End that."""
         self._spools.remove(spool)
+
+
+@contextlib.contextmanager
+def _naming_damage() -> Iterator[None]:
+    """Damage on the way is gone at the next attempt; damage on the server's disk breaks the log."""
+    try:
+        yield
+    except Damaged as damage:
+        raise TrackingLost(
+            f"{damage.message}: it was damaged on the server's disk or on the way", code=damage.code, hint=damage.hint
+        ) from damage
 
 
 def _wal_gone(gone: WalGone) -> TrackingLost:

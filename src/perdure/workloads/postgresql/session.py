@@ -133,18 +133,23 @@ class PostgresqlSession:
         self._follower.confirm(end.position.place)
 
     def _begin_anew(self, end: LogEnd, cause: str, code: str | None = None) -> None:
+        self._follow_from_present(end.position.generation + 2)
+        raise TrackingLost(cause, code=code)
+
+    def _follow_from_present(self, generation: int) -> None:
         self._replication.close()
         self._replication = Replication(self._location, self._options.application_name)
         self._closing.callback(self._replication.close)
         self._follower = Follower(
             self._replication, self._slot, self.cluster.system, self.cluster.number("wal_segment_size")
         )
-        self._follower.begin_at_present(end.position.generation + 2)
+        self._follower.begin_at_present(generation)
         self._connected = False
-        raise TrackingLost(cause, code=code)
 
     def start_anew(self) -> None:
-        self._connected = False
+        if self._connected:
+            # Not from where the log broke: it may be damaged there.
+            self._follow_from_present(self._follower.pending.generation + 2)
         self._pending = None
         self._follower.backup_ends.clear()
         self._discard()

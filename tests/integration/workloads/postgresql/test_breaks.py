@@ -7,11 +7,14 @@ from protected_cluster import ProtectedCluster
 
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
+from perdure.model.replica import ReplicaState
 from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
 from perdure.protection.live import LiveSource
 from perdure.protection.live_session import open_session
+from perdure.testing.postgres_load import wal_file
 from perdure.testing.postgres_server import PostgresServer
+from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.slot import slot_name
 
 COUNT = "SELECT count(*), max(id) FROM t"
@@ -39,6 +42,7 @@ def drop_slot(scene: ProtectedCluster) -> None:
 
 
 def remove_old_wal(scene: ProtectedCluster) -> None:
+    scene.server.execute("ALTER SYSTEM SET wal_keep_size = 0", "SELECT pg_reload_conf()")
     for _ in range(3):
         scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler", "CHECKPOINT")
 
@@ -136,15 +140,29 @@ def test_a_slot_that_keeps_too_much_is_given_up(scene: ProtectedCluster, monkeyp
     scene.server.execute("CREATE TABLE t(id int PRIMARY KEY)")
     scene.protect({"give-up-at": ["20MB"], "warn-at": ["1MB"]})
     with open_session(scene.protected) as live, monkeypatch.context() as impatient:
+        assert isinstance(live.session, PostgresqlSession)
         impatient.setattr("perdure.workloads.postgresql.session._LOOK_S", 0.0)
         add(scene, 1, 10)
         for _ in range(3):
             scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler")
         with pytest.raises(TrackingLost, match="more than the limit"):
             live.session.poll()
+        assert "bytes of WAL on the server's disk" in live.session.warning
     assert scene.server.execute("SELECT count(*) FROM pg_replication_slots") == [(0,)]
     scene.sync()
     assert scene.rows_at(COUNT) == [(10, 10)]
+
+
+def test_a_slot_that_the_server_invalidated_is_replaced(scene: ProtectedCluster) -> None:
+    """Where max_slot_wal_keep_size took the slot's WAL, the cause says so, and a compared image begins anew."""
+    begin(scene)
+    scene.server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+    remove_old_wal(scene)
+    assert scene.server.execute("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
+    assert "max_slot_wal_keep_size" in scene.sync().cause
+    add(scene, 11, 20)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(20, 20)]
 
 
 def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
@@ -217,3 +235,28 @@ def test_time_is_the_transactions_own_even_when_shipped_late(scene: ProtectedClu
     add(scene, 21, 30)
     scene.sync()
     assert scene.rows_at(COUNT, AtTime(int(between) * 1000)) == [(20, 20)]
+
+
+def test_damaged_wal_is_never_acknowledged(scene: ProtectedCluster) -> None:
+    """A record whose checksum is wrong ends the chain before it; a compared image goes on behind it."""
+    begin(scene)
+    add(scene, 11, 15)
+    before = scene.sync().last
+    scene.server.execute("CREATE TABLE marked(what text)", "INSERT INTO marked VALUES (repeat('damage', 20))")
+    path = scene.server.data / "pg_wal" / wal_file(scene.server)
+    # It sends what it still has in memory from there.
+    scene.server.stop()
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"damage" * 20) + 7] ^= 0x01
+    path.write_bytes(raw)
+    scene.server.start()
+    add(scene, 16, 20)
+    result = scene.sync()
+    assert "has a wrong checksum" in result.cause
+    assert scene.protected.replica.state is ReplicaState.OK
+    assert scene.gaps() == 1
+    add(scene, 21, 30)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(30, 30)]
+    assert before is not None
+    assert scene.rows_at(COUNT, AtPosition(before)) == [(15, 15)]
