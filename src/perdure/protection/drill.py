@@ -9,6 +9,7 @@ from pathlib import Path
 from perdure.model.drills import Drill, DrillStep
 from perdure.model.errors import BadInput, Damaged
 from perdure.model.targets import Target
+from perdure.protection.item_recovery import scratch_parent
 from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
@@ -52,7 +53,7 @@ def drill(
             hint="run the drill without --check",
         )
     plan = plan_for(p, to)
-    directory = p.home.cache_dir(p.vault.id) if scratch is None else scratch
+    directory = scratch_parent(p, scratch)
     refuse_without_room(directory, plan.point.size, "a drill", "name a larger file system with --scratch")
     began_ns = time.time_ns()
     with scratch_directory(directory, "drill") as place:
