@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from perdure.model.drills import DrillStep
 from perdure.model.entries import Entry
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, StreamRef
+from perdure.model.points import DataSource, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 
@@ -52,6 +52,7 @@ __all__ = [
     "MovingImage",
     "OverwritingWorkload",
     "OverwrittenFile",
+    "ReplayingWorkload",
     "RestoredItem",
     "RunningSession",
     "ServedFile",
@@ -674,6 +675,21 @@ class FetchingWorkload(Protocol):
         Raises:
             NotFound: There is no such file; the engine may end its recovery there (code ``wal-not-found``).
         """
+        ...
+
+
+@runtime_checkable
+class ReplayingWorkload(Protocol):
+    """A workload whose engine replays the log when it starts on what was recovered. Its drills have a step ``replay``.
+
+    Attributes:
+        assumed_replay_rate: Bytes a second, where no drill has measured any.
+    """
+
+    assumed_replay_rate: int
+
+    def replayed_bytes(self, point: RecoveryPoint, upto: Position) -> int:
+        """Bytes of log from an image to a position, in about."""
         ...
 
 

@@ -83,6 +83,8 @@ def scratch_settings(room: Path) -> tuple[str, ...]:
         "logging_collector=off",
         "log_destination=stderr",
         "log_min_messages=warning",
+        # It is read how long the replay took.
+        "lc_messages=C",
         "archive_mode=off",
         "primary_conninfo=''",
         "synchronous_standby_names=''",

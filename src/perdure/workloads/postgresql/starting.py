@@ -13,6 +13,7 @@ from perdure.model.drills import DrillStep
 from perdure.model.errors import Partial
 from perdure.workloads.postgresql.connecting import server_sentence
 from perdure.workloads.postgresql.programs import Programs, owner_of, require_programs
+from perdure.workloads.postgresql.replay import replay_of
 from perdure.workloads.postgresql.scratch_server import ScratchServer, private_room, scratch_settings
 from perdure.workloads.postgresql.verifying import major_of, verify_directory
 
@@ -76,12 +77,23 @@ def drill_directory(directory: Path, hint: str, superuser: str, checks: Sequence
             _stop(programs, directory)
             return
         try:
-            yield DrillStep("start", passed=True, seconds=seconds, recovers=True)
+            yield from _started(log, seconds)
             yield _amcheck(server)
             for check in checks:
                 yield _check(server, check)
         finally:
             _stop(programs, directory)
+
+
+def _started(log: Path, seconds: float) -> Iterator[DrillStep]:
+    """The start without the replay, and the replay."""
+    replay = replay_of(log.read_text(encoding="utf-8", errors="replace"))
+    if replay is None:
+        yield DrillStep("start", passed=True, seconds=seconds, recovers=True)
+        return
+    yield DrillStep("start", passed=True, seconds=max(0.0, seconds - replay.seconds), recovers=True)
+    details = (f"{replay.bytes:,} bytes of WAL",)
+    yield DrillStep("replay", passed=True, seconds=replay.seconds, details=details, recovers=True, bytes=replay.bytes)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import psycopg
 from perdure.model.drills import DrillStep
 from perdure.model.errors import Refused, SourceUnusable
 from perdure.model.logs import LogSegment, StoredSegment
-from perdure.model.points import DataSource
+from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.workloads.contract import (
     Arranged,
@@ -32,9 +32,11 @@ from perdure.workloads.postgresql.connecting import connect, normal_location, se
 from perdure.workloads.postgresql.dumping import ClusterItems, parsed_items
 from perdure.workloads.postgresql.items import items_within
 from perdure.workloads.postgresql.joining import join_segments
+from perdure.workloads.postgresql.listing import WAL
 from perdure.workloads.postgresql.locating import locate
 from perdure.workloads.postgresql.overwriting import overwrite_image, refuse_unfit
 from perdure.workloads.postgresql.preflight import Lack, advice, lacks, require_nothing_missing
+from perdure.workloads.postgresql.replay import ASSUMED_RATE
 from perdure.workloads.postgresql.segment_index import decode_index
 from perdure.workloads.postgresql.serving import WalFiles
 from perdure.workloads.postgresql.session import PostgresqlSession
@@ -63,6 +65,7 @@ class PostgresqlWorkload:
             "overwrite",
         }
     )
+    assumed_replay_rate = ASSUMED_RATE
     companion_suffixes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -148,6 +151,10 @@ class PostgresqlWorkload:
 
     def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
         self._timeline = write_log(next(iter(paths.values())), log, upto)
+
+    def replayed_bytes(self, point: RecoveryPoint, upto: Position) -> int:
+        during = sum(file.size for file in point.files if file.name == WAL)
+        return during + (0 if point.position is None else max(0, upto.place - point.position.place))
 
     def fetches_log(self, options: Mapping[str, str]) -> bool:
         return "fetch-wal" in options
