@@ -13,6 +13,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from perdure import __version__
+from perdure.cli.ending import Ending
 from perdure.cli.output import fail, remark
 from perdure.model.errors import BadInput, PerdureError
 
@@ -82,8 +83,13 @@ exchange.command(f"{_COMMANDS}.exchange:truncation")
 
 def main() -> NoReturn:
     """Run the program."""
+    ending = Ending()
     signal.signal(signal.SIGTERM, _end)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        ending.status = run(sys.argv[1:])
+    except SystemExit as end:
+        ending.status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.exit(ending.status)
 
 
 def run(arguments: Sequence[str]) -> int:

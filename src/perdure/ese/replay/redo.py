@@ -118,6 +118,7 @@ class Redo:
         self._log: Records | None = None
         self._index = 0
         self._stopped: LogPosition | None = None
+        self._left_image = image is None
         self._reached = Reached(image.consistent, image.consistent_time) if image is not None else None
 
     def reached(self) -> Reached:
@@ -193,7 +194,7 @@ class Redo:
         border = self._border(records)
         self._prefetch(records, end)
         self._run_until(records, min(border, end))
-        if border <= end and (border < len(records) or self._border_is_behind(generation)):
+        if not self._left_image and border <= end and (border < len(records) or self._border_is_behind(generation)):
             self._leave_image()
         self._run_until(records, end, first=min(border, end))
         self.records += end
@@ -218,7 +219,10 @@ class Redo:
         return LogPosition(generation + 1, 0, 0) >= self._plan.newer_until
 
     def _leave_image(self) -> None:
-        """From here on the image holds nothing: every change must be needed, and nothing may be lacking."""
+        """From here on the image holds nothing: every change must be needed, and nothing may be lacking.
+
+        This happens once: transactions that begin behind it have changes that nobody may forget.
+        """
         target = self.interpreter.target
         if target.pending:
             raise ReplayInconsistent(
@@ -227,6 +231,7 @@ class Redo:
                 hint="the image lost a write, or is of another time than the logs; replay from another image",
             )
         target.may_be_newer = False
+        self._left_image = True
         if self._plan.image is not None and self._plan.image.clean:
             # It was shut down cleanly: what transactions changed in it until then has ended, one way or the other.
             self.interpreter.sessions.forget_changes()

@@ -29,7 +29,6 @@ from perdure.testing.information_store.header_fields import (
     signature_bytes,
 )
 from perdure.testing.information_store.log_stream import (
-    SEGMENTS_PER_LOG,
     LogStream,
     PreviousLog,
     log_position,
@@ -94,6 +93,7 @@ class Engine:
             self.clock,
             self._log_header,
             self._before_generation,
+            self.settings.log_segments,
         )
 
     @property
@@ -430,7 +430,7 @@ class Engine:
 
     def _parameters(self) -> bytes:
         folder = str(self.settings.log_folder)
-        return parameters_bytes(folder, circular=self.settings.circular, segments=SEGMENTS_PER_LOG)
+        return parameters_bytes(folder, circular=self.settings.circular, segments=self.settings.log_segments)
 
     def _log_header(self, generation: int, created: bytes, previous: PreviousLog) -> LogFields:
         return LogFields(
@@ -438,7 +438,7 @@ class Engine:
             created=created,
             signature=self.signature,
             page_size=self.settings.page_size,
-            segments=SEGMENTS_PER_LOG,
+            segments=self.settings.log_segments,
             parameters=self._parameters(),
             previous_created=previous.created,
             previous_segments=previous.checksums,

@@ -156,8 +156,8 @@ class _Choosing:
         return [*self._later, changes_in(current.log, self._database)]
 
     def _read_on(self) -> None:
-        while batch := next_logs(self._found.for_log(), self._next):
-            self._later += [changes_in(file.log, self._database) for file, _ in batch]
+        while batch := next_logs(self._found.for_log(), self._next, self._database):
+            self._later += [file.changes for file, _ in batch if file.changes is not None]
             self._next += len(batch)
             if len(batch) < BATCH:
                 return

@@ -172,7 +172,8 @@ class ExchangeSession:
                     yield from self._ship(frozen, closed=False, ends_ns=self._taken.time_ns if self._taken else 0)
                     continue
                 first = self._token.next_generation
-                batch = ahead.result() if ahead is not None else self._read_batch(first)
+                database = Signature(self._token.database)
+                batch = ahead.result() if ahead is not None else self._read_batch(first, database)
                 ahead = None
                 if not batch:
                     # Either all is shipped, or the next log is not there although the stream went on.
@@ -182,11 +183,11 @@ class ExchangeSession:
                 if until is not None:
                     batch = batch[: until - first]
                 elif len(batch) == BATCH:
-                    ahead = beside.submit(self._read_batch, first + BATCH)
+                    ahead = beside.submit(self._read_batch, first + BATCH, database)
                 yield from self._ship_batch(batch)
 
-    def _read_batch(self, first: int) -> list[tuple[LogFile, StoreCopy]]:
-        return next_logs(self._survey.for_log(), first)
+    def _read_batch(self, first: int, database: Signature) -> list[tuple[LogFile, StoreCopy]]:
+        return next_logs(self._survey.for_log(), first, database)
 
     def _frozen_generation(self) -> int | None:
         """The generation whose log has to be shipped as it was when the image was frozen, if that is still to come."""
@@ -233,7 +234,7 @@ class ExchangeSession:
         for copy in self._survey.for_log():
             if copy is refused:
                 continue
-            for file, _ in next_logs([copy], token.next_generation, most=1):
+            for file, _ in next_logs([copy], token.next_generation, Signature(token.database), most=1):
                 if self._why_unusable(token, file, header_after(file, None, copy)) is None:
                     return file
         return None

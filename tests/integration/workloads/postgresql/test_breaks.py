@@ -9,7 +9,8 @@ from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
 from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
-from perdure.protection.live import LiveSource, open_session
+from perdure.protection.live import LiveSource
+from perdure.protection.live_session import open_session
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.slot import slot_name
 
@@ -98,37 +99,6 @@ def test_a_slot_dropped_under_a_session_is_noticed(scene: ProtectedCluster) -> N
             drop_slot(scene)
 
 
-def test_a_promotion_is_followed(scene: ProtectedCluster) -> None:
-    """A promoted standby at the same address is followed over the switch; moments on both timelines come back."""
-    begin(scene)
-    standby = PostgresServer(scene.server.major, scene.root / "standby", scene.server.port)
-    scene.server.program("pg_basebackup", "-d", scene.server.conninfo, "-D", str(standby.data), "-R", "-c", "fast")
-    add(scene, 11, 20)
-    old = scene.sync().last
-    scene.server.stop()
-    for path in (scene.server.data / "pg_wal").glob("0*"):
-        target = standby.data / "pg_wal" / path.name
-        target.write_bytes(path.read_bytes())
-        target.chmod(0o666)
-    with standby.start() as promoted:
-        promoted.execute("SELECT pg_promote()")
-        promoted.wait_until_primary()
-        scene.server = promoted
-        add(scene, 21, 30)
-        result = scene.sync()
-        assert result.cause == ""
-        assert result.last is not None
-        assert old is not None
-        assert result.last.generation == old.generation + 1
-        assert scene.gaps() == 0
-        assert scene.rows_at(COUNT) == [(30, 30)]
-        assert scene.rows_at(COUNT, AtPosition(old)) == [(20, 20)]
-        scene.full()
-        add(scene, 31, 40)
-        scene.sync()
-        assert scene.rows_at(COUNT) == [(40, 40)]
-
-
 def test_a_server_that_was_set_back_begins_anew(scene: ProtectedCluster) -> None:
     """When the server was itself recovered to an earlier moment, the break is named; both its lives come back."""
     begin(scene)
@@ -155,7 +125,7 @@ def test_another_cluster_at_the_address_is_refused(scene: ProtectedCluster) -> N
     """A cluster with another system identifier never becomes part of the replica."""
     begin(scene)
     scene.server.stop()
-    with PostgresServer(18, scene.root / "other", scene.server.port).initialize() as other:
+    with PostgresServer(18, scene.root / "other", scene.server.port).initialize(fresh=True) as other:
         other.start()
         with pytest.raises(SourceUnusable, match="is another cluster"):
             scene.sync()
