@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from perdure.model.drills import DrillStep
 from perdure.model.entries import Entry
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
-from perdure.model.points import DataSource, StreamRef
+from perdure.model.points import DataSource, RecoveryPoint, StreamRef
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 
@@ -43,15 +43,20 @@ __all__ = [
     "Image",
     "ImageReader",
     "ImageWorkload",
+    "ItemServer",
     "LayoutSession",
     "ListingSource",
     "LocatingWorkload",
     "LogChain",
     "LogReader",
     "MovingImage",
+    "OverwritingWorkload",
+    "OverwrittenFile",
+    "ReplayingWorkload",
     "RestoredItem",
     "RunningSession",
     "ServedFile",
+    "ServingWorkload",
     "Session",
     "SpreadingWorkload",
     "StartedWorkload",
@@ -367,11 +372,13 @@ class Arranged:
         position: The position that it shows if that is not the one that was asked for.
         time_ns: The moment of that position; 0 if it is the one that was asked for.
         notes: What a person should know or do next.
+        beside: Directories that were made outside of it; they go when the recovery fails after all.
     """
 
     position: Position | None = None
     time_ns: int = 0
     notes: tuple[str, ...] = ()
+    beside: tuple[Path, ...] = ()
 
 
 @runtime_checkable
@@ -454,6 +461,42 @@ class SpreadingWorkload(Protocol):
         ...
 
 
+class OverwrittenFile(Protocol):
+    """A large file of an image that is written onto what is there. Several threads may use it."""
+
+    def present(self, offset: int, length: int) -> bytes | bytearray | None:
+        """What is there instead of these bytes; ``None``: nothing that could be compared."""
+        ...
+
+    def take(self, offset: int, content: memoryview) -> int:
+        """Write the pages that differ; returns their bytes."""
+        ...
+
+
+@runtime_checkable
+class OverwritingWorkload(Protocol):
+    """A spreading workload that can be recovered onto a directory that has an earlier or later state of its source."""
+
+    def refuse_unfit(self, content: Callable[[str], bytes], directory: Path, *, confirmed: bool) -> None:
+        """Refuse a directory that must not be overwritten; changes nothing.
+
+        Args:
+            content: Reads one file of the image whole; for small ones.
+            directory: What would be overwritten.
+            confirmed: A person confirmed what the refusal asks to confirm.
+
+        Raises:
+            Refused: It is of another source, or in use.
+        """
+        ...
+
+    def overwrite(
+        self, content: Callable[[str], bytes], directory: Path
+    ) -> AbstractContextManager[Mapping[str, OverwrittenFile]]:
+        """As :meth:`SpreadingWorkload.spread`, into a directory that is not empty: what does not belong is removed."""
+        ...
+
+
 @runtime_checkable
 class LayoutSession(Protocol):
     """A session whose images keep the layout of the one before, even when the log was lost.
@@ -488,6 +531,49 @@ class StartedWorkload(Protocol):
         Raises:
             Partial: It does not start.
         """
+        ...
+
+
+class ItemServer(Protocol):
+    """An engine that runs on a scratch copy, to have single things taken out of it."""
+
+    def items(self) -> list[RestoredItem]:
+        """Everything that can be taken out, what contains before what is contained."""
+        ...
+
+    def dump(self, items: Sequence[str], target: Path) -> tuple[Verification, tuple[str, ...]]:
+        """Write items to a file that does not exist; returns how that was checked, and what a person should know."""
+        ...
+
+    def load(
+        self, items: Sequence[str], destination: str, options: Mapping[str, str]
+    ) -> tuple[Verification, tuple[str, ...]]:
+        """Load items into a running engine, all or nothing; returns as ``dump`` does.
+
+        Raises:
+            Refused: Something of their names is there, and the options do not say that it may be replaced.
+        """
+        ...
+
+
+@runtime_checkable
+class ServingWorkload(Protocol):
+    """A directory workload whose items are found by its engine, which runs on a scratch copy meanwhile."""
+
+    def serving(self, directory: Path) -> AbstractContextManager[ItemServer]:
+        """Run the engine on a recovered copy, which may be changed."""
+        ...
+
+    def check_items(self, items: Sequence[str], options: Mapping[str, str]) -> None:
+        """Refuse names that can be none, before anything is recovered.
+
+        Raises:
+            BadInput: One is.
+        """
+        ...
+
+    def items_within(self, items: Sequence[RestoredItem], within: str) -> list[RestoredItem]:
+        """Those items that lie directly in one of them, or at the top."""
         ...
 
 
@@ -589,6 +675,21 @@ class FetchingWorkload(Protocol):
         Raises:
             NotFound: There is no such file; the engine may end its recovery there (code ``wal-not-found``).
         """
+        ...
+
+
+@runtime_checkable
+class ReplayingWorkload(Protocol):
+    """A workload whose engine replays the log when it starts on what was recovered. Its drills have a step ``replay``.
+
+    Attributes:
+        assumed_replay_rate: Bytes a second, where no drill has measured any.
+    """
+
+    assumed_replay_rate: int
+
+    def replayed_bytes(self, point: RecoveryPoint, upto: Position) -> int:
+        """Bytes of log from an image to a position, in about."""
         ...
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.model.errors import BadInput, Refused
@@ -30,9 +31,24 @@ _OTHER_FILES = re.compile(r"^\s*(data_directory|hba_file|ident_file|external_pid
 _NAME = re.compile(r"[0-9]{1,5}")
 
 
+@dataclass(frozen=True, slots=True)
+class ArrangedCluster:
+    """A directory that a server starts from.
+
+    Args:
+        listing: The image's listing.
+        notes: What a person should know.
+        beside: What was made beside the directory; of one that was there before, all its tablespaces.
+    """
+
+    listing: Listing
+    notes: tuple[str, ...]
+    beside: tuple[Path, ...]
+
+
 def arrange_directory(
     directory: Path, upto: Position | None, timeline: int | None, options: Mapping[str, str]
-) -> tuple[Listing, tuple[str, ...]]:
+) -> ArrangedCluster:
     """Finish a restored directory.
 
     Args:
@@ -40,9 +56,6 @@ def arrange_directory(
         upto: Where its WAL ends.
         timeline: The timeline there; the image's if ``None``.
         options: ``port``, ``fetch-wal`` (the command that fetches), ``standby``, ``primary-conninfo``.
-
-    Returns:
-        The image's listing, and what a person should know.
 
     Raises:
         Refused: The directory for its tablespaces exists.
@@ -52,19 +65,21 @@ def arrange_directory(
     listing = decode_listing(kept.read_bytes())
     kept.unlink()
     notes: list[str] = []
-    spaces = _place_tablespaces(listing, directory, notes)
+    made = _place_tablespaces(listing, directory, notes, onto="delta" in options)
+    spaces = made if "delta" not in options else (*made, *_linked(listing, directory))
     try:
         _take_out_created_tablespaces(listing, directory, upto, notes)
         _configuration(listing, directory, notes)
         _recovery_settings(directory, timeline or listing.timeline, upto, options)
         write_manifest(directory, listing)
-        for place in (directory, spaces):
+        for place in (directory, *spaces):
             _give_to_owner(place, listing.owner)
     except BaseException:
-        shutil.rmtree(spaces, ignore_errors=True)
+        for place in made if "delta" not in options else ():
+            shutil.rmtree(place, ignore_errors=True)
         raise
     notes += _outlook(listing, upto, options)
-    return listing, tuple(notes)
+    return ArrangedCluster(listing, tuple(notes), spaces)
 
 
 def _outlook(listing: Listing, upto: Position | None, options: Mapping[str, str]) -> list[str]:
@@ -77,27 +92,36 @@ def _outlook(listing: Listing, upto: Position | None, options: Mapping[str, str]
     return [f"its WAL ends at {end}; when it starts, it begins a timeline of its own there"]
 
 
-def _place_tablespaces(listing: Listing, directory: Path, notes: list[str]) -> Path:
-    """Tablespaces go beside the directory, never to where the source has its own."""
+def _place_tablespaces(listing: Listing, directory: Path, notes: list[str], *, onto: bool) -> tuple[Path, ...]:
+    """Tablespaces go beside the directory, never to where the source has its own; returns what was made."""
     final = directory.with_name(directory.name.removesuffix(PARTIAL))
     beside = final.with_name(f"{final.name}.tablespaces")
     links = directory / "pg_tblspc"
-    found = sorted(path for path in links.iterdir() if path.is_dir()) if links.is_dir() else []
+    there = sorted(links.iterdir()) if links.is_dir() else []
+    found = [path for path in there if path.is_dir() and not path.is_symlink()]
     if not found:
-        return beside
-    if beside.exists():
+        return ()
+    new = not beside.exists()
+    if not new and not onto:
         raise Refused(
             f"the directory {beside} for the tablespaces exists; nothing was written",
             code="target-exists",
             hint="move it away, or choose another target",
         )
-    beside.mkdir(mode=0o700)
+    beside.mkdir(mode=0o700, exist_ok=True)
+    made: list[Path] = []
     names = {str(oid): name for oid, name, _ in listing.tablespaces}
     for path in found:
         shutil.move(path, beside / path.name)
         path.symlink_to(beside / path.name)
+        made.append(beside / path.name)
         notes.append(f"tablespace {names.get(path.name, path.name)} is in {beside / path.name}")
-    return beside
+    return (beside,) if new else tuple(made)
+
+
+def _linked(listing: Listing, directory: Path) -> list[Path]:
+    """The directories of this version in all tablespaces, wherever they are."""
+    return [directory / path for path, _ in listing.directories if re.fullmatch(r"pg_tblspc/\d+/[^/]+", path)]
 
 
 def _take_out_created_tablespaces(listing: Listing, directory: Path, upto: Position | None, notes: list[str]) -> None:

@@ -70,6 +70,12 @@ class Shop:
         assert last is not None
         return last
 
+    def scratch(self) -> Path:
+        """Where scratch copies go: the server's user can get there."""
+        place = self.room / "scratch"
+        place.mkdir(exist_ok=True)
+        return place
+
     def target(self) -> Path:
         """A new place to recover to."""
         self._targets += 1

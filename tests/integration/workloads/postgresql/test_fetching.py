@@ -97,7 +97,7 @@ def test_a_server_that_cannot_fetch_does_not_take_writes(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    "case",
     [
         (("00000001000000000000FFFF", "{target}"), 1, ""),
         (("000000010000000000000001", "{target}"), 1, ""),
@@ -111,9 +111,10 @@ def test_a_server_that_cannot_fetch_does_not_take_writes(shop: Shop) -> None:
     ],
 )
 def test_statuses_are_those_that_postgresql_understands(
-    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], status: int, said: str
+    shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[tuple[str, ...], int, str]
 ) -> None:
     """Only a file that the log really does not have gives 1; every error gives a status at which a server stops."""
+    arguments, status, said = case
     target = tmp_path / "fetched"
     words = ["wal-fetch", "main", *(each.format(target=target) for each in arguments)]
     words += ["--pool", str(shop.room / "pool"), "--passphrase-file", str(shop.passphrase)]
