@@ -22,6 +22,7 @@ from perdure.model.logs import LogEnd, LogSegment
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 from perdure.workloads.contract import BaseImage, Image
+from perdure.workloads.exchange.advice import advice_for
 from perdure.workloads.exchange.copies import StoreCopy, Survey, survey
 from perdure.workloads.exchange.freezing import remove_snapshots
 from perdure.workloads.exchange.imaging import TakenImage, take_image
@@ -324,5 +325,7 @@ class ExchangeSession:
     def _lose(self, broken: Break) -> NoReturn:
         self.start_anew()
         raise TrackingLost(
-            broken.cause, code=broken.code, hint="the next express full compares the replica with the source"
+            f"{broken.cause}. What to do: {advice_for(broken.code)}",
+            code=broken.code,
+            hint="the next express full compares the replica with the source",
         )
