@@ -19,6 +19,7 @@ from perdure.testing.ese_logs import log_time
 from perdure.testing.small_store import SmallStore
 from perdure.workloads.exchange import ExchangeWorkload
 from perdure.workloads.exchange.folders import LogFolder
+from perdure.workloads.exchange.next_logs import BATCH
 from perdure.workloads.exchange.session import ExchangeSession
 
 
@@ -120,6 +121,18 @@ def test_missing_log(scene: ProtectedStore) -> None:
     assert gaps(scene) == 1
     target, _ = scene.recover()
     assert is_whole(target)
+
+
+def test_a_log_is_missing_in_a_backlog(scene: ProtectedStore) -> None:
+    """All log before one that is missing is shipped, although more is read ahead, and nothing behind it."""
+    scene.protect()
+    scene.store.work(2 * BATCH, per_log=1)
+    scene.store.flush()
+    missing = BATCH + 7
+    scene.store.path(missing).unlink()
+    assert f"E00{missing:08X}.log is missing" in scene.sync().cause
+    held = {span.generation for span in scene.vault.spans(scene.protected.source.id)}
+    assert {number for number in held if number < 2 * BATCH} == set(range(min(held), missing))
 
 
 def test_log_of_another_stream_with_the_right_name(
