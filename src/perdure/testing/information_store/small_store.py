@@ -41,7 +41,7 @@ _DEEPEST = 3
 _PAGES = 40
 
 
-def _number(values: "dict[str, RowValue]", name: str) -> int:
+def _number(values: dict[str, RowValue], name: str) -> int:
     value = values[name]
     assert isinstance(value, int)
     return value
@@ -312,7 +312,7 @@ class SmallStore:
 
         self._change(operation, delete)
 
-    def _change(self, operation: Operation, change: "Callable[[StoreTable, Session, _Row | None], _Row | None]") -> None:
+    def _change(self, operation: Operation, change: Callable[[StoreTable, Session, _Row | None], _Row | None]) -> None:
         client = self._client(operation)
         if not client.pending:
             self._begin(operation)
@@ -428,7 +428,7 @@ def _body(operation: Operation) -> bytes:
     return bytes((0x41 + (operation.row + at) % 60) for at in range(64)) * (size // 64 + 1)
 
 
-def _row(stored: dict[str, RowValue], given: "dict[str, RowValue]", before: JournalRow) -> _Row:
+def _row(stored: dict[str, RowValue], given: dict[str, RowValue], before: JournalRow) -> _Row:
     stated = dict(before)
     for name, value in given.items():
         if isinstance(value, bytes):

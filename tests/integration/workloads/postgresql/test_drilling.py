@@ -40,7 +40,7 @@ def test_a_drill_proves_a_moment_and_measures_its_replay(shop: Shop, capsys: pyt
     assert seconds is not None
     assert steps["replay"].seconds / 2 < seconds < steps["replay"].seconds * 2
     assert not list(shop.scratch().iterdir())
-    words = ["--pool", str(shop.room / "pool"), "--passphrase-file", str(shop.passphrase)]
+    words = ["--pool", str(shop.room / "pool"), "--passphrase-file", str(shop.key)]
     assert run(["points", "main", *words]) == 0
     shown = capsys.readouterr().out
     assert "REPLAY is an estimate" in shown
