@@ -31,6 +31,7 @@ class Harmless(StrEnum):
     IN_IMAGE = "every page that it changes is in the image as it was then, or newer"
     HELD_BY_THEN = "the page has the change when the record comes again: where an image may be newer, it is skipped"
     GIVEN_UP = "every page that it changes is given up, or made anew, by a later record, and nobody needs it until then"
+    EQUAL = "the two are equal"
     WITHIN = "the transaction around it commits as a whole, whatever became of its levels"
     ATTACHED = "that the database is attached is said again, or by the header of a log, before a change needs it"
     BEFORE_IMAGE = "its transaction may have begun before the image was taken, and it ends"
@@ -145,6 +146,8 @@ class TamperedStream:
         return None
 
     def _why_in_any_order(self, log: int, index: int, one: bytes, other: bytes) -> Harmless | None:
+        if one == other:
+            return Harmless.EQUAL
         kinds = {one[0], other[0]}
         if kinds & _SAYS_NOTHING:
             return Harmless.SAYS_NOTHING

@@ -35,7 +35,7 @@ WORK = (
     *("insert", "insert", "insert", "insert", "update", "update", "update", "body", "body", "delete", "delete"),
     *("begin", "commit", "commit", "commit", "rollback", "flush", "durable", "maintain"),
 )
-NAMES_THE_PLACE = re.compile(r"record \S+( \d+)? at [0-9A-F]+,[0-9A-F]+,[0-9A-F]+|begun at [0-9A-F]+,|page \d+|log ")
+NAMES_THE_PLACE = re.compile(r"record \S+( \d+)? at [0-9A-F]+,[0-9A-F]+,[0-9A-F]+|begun at [0-9A-F]+,|page \d+|logs? ")
 
 
 @dataclass(frozen=True)

@@ -313,6 +313,8 @@ class Redo:
                 code="ese-replay-ambiguous",
                 hint="say which one with --name",
             )
+        if self.signature == mark.signature:
+            raise self._inconsistent(f"the database {mark.path} is made a second time")
         self.signature, self.original = mark.signature, mark.path
         target = self.interpreter.target
         target.cache.truncate(0)
