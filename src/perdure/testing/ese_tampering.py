@@ -18,7 +18,7 @@ _UNDO_INFO, _UNDO, _EXTEND = 36, 39, 68
 _BRACKETS = (_BEGIN, _COMMIT, _ROLLBACK, _BEGIN_0, _COMMIT_0)
 _SAYS_NOTHING = frozenset((1, 2, 4, 18, 49, 50, 51, 52, 61, 67, _EXTEND, 71, 79))
 _NEW_TREES, _CONVERSIONS = (24, 25), (26, 58)
-_ATTACH, _DATABASE_MARKS = 15, (14, 15, 16)
+_ATTACH, _DETACH, _DATABASE_MARKS = 15, 16, (14, 15, 16)
 _FLAGS_AT, _VERSIONED = 31, 1
 _EMPTIES = 4
 
@@ -32,8 +32,8 @@ class Harmless(StrEnum):
     HELD_BY_THEN = "the page has the change when the record comes again: where an image may be newer, it is skipped"
     GIVEN_UP = "every page that it changes is given up, or made anew, by a later record, and nobody needs it until then"
     EQUAL = "the two are equal"
-    WITHIN = "the transaction around it commits as a whole, whatever became of its levels"
-    ATTACHED = "that the database is attached is said again, or by the header of a log, before a change needs it"
+    WITHIN = "the transaction around it ends as a whole, whatever became of its levels"
+    ATTACHED = "that the database is attached, or is not, is said again before a change needs it"
     BEFORE_IMAGE = "its transaction may have begun before the image was taken, and it ends"
     NOT_NEEDED = "what was before the change is known from the change itself, or its transaction commits"
     APART = "the two are about different pages, and not about the beginning or end of each other's transaction"
@@ -121,7 +121,7 @@ class TamperedStream:
             return self._why_pages(log, index, pages, how)
         if record[0] in _BRACKETS:
             return self._why_bracket(log, index, record, how)
-        return Harmless.ATTACHED if record[0] == _ATTACH else None
+        return Harmless.ATTACHED if record[0] in (_ATTACH, _DETACH) else None
 
     def _why_pages(self, log: int, index: int, pages: dict[int, int], how: str) -> Harmless | None:
         lacking = self._lacking(pages)
@@ -149,6 +149,8 @@ class TamperedStream:
         if one == other:
             return Harmless.EQUAL
         kinds = {one[0], other[0]}
+        if kinds == {_ROLLBACK, _UNDO}:
+            return Harmless.WITHIN
         if kinds & _SAYS_NOTHING:
             return Harmless.SAYS_NOTHING
         # A macro takes effect where it ends: where it begins matters to its own records only.

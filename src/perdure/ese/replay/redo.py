@@ -261,12 +261,11 @@ class Redo:
 
     def _apply(self, records: Records, first: int, end: int) -> None:
         content = records.content.data.tobytes() if first < end else b""
-        types, handlers = records.types.tolist(), self.interpreter.handlers
-        starts, sizes = records.starts.tolist(), records.sizes.tolist()
+        handlers = self.interpreter.handlers
+        which = (column[first:end].tolist() for column in (records.types, records.starts, records.sizes))
         try:
-            for index in range(first, end):
-                self._index = index
-                handlers[types[index]](content, starts[index], sizes[index])
+            for self._index, (kind, start, size) in enumerate(zip(*which, strict=True), first):
+                handlers[kind](content, start, size)
         except Contradiction as error:
             raise self._inconsistent(str(error)) from error
         except EseDamaged as error:

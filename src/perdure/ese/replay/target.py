@@ -76,7 +76,7 @@ class ReplayTarget:
         Raises:
             Contradiction: The page is neither as it was before the change nor newer.
         """
-        if number in self.pending:
+        if self.pending and number in self.pending:
             return None
         page = self.cache.page(number)
         if page.dbtime == before and before < after:
