@@ -136,13 +136,13 @@ class TamperedStream:
         return None
 
     def _why_bracket(self, log: int, index: int, record: bytes, how: str) -> Harmless | None:
-        if self.image is not None:
-            return Harmless.BEFORE_IMAGE
         ends = record[0] in (_COMMIT_0, _COMMIT, _ROLLBACK)
-        if record[0] in (_BEGIN, _COMMIT) and self._commits(log, index, _process(record)):
-            return Harmless.WITHIN
         if how == "dropped" and ends and _process(record) not in self._sessions_behind(log, index):
             return Harmless.OPEN
+        if self.image is not None:
+            return Harmless.BEFORE_IMAGE
+        if record[0] in (_BEGIN, _COMMIT) and self._commits(log, index, _process(record)):
+            return Harmless.WITHIN
         return None
 
     def _why_in_any_order(self, log: int, index: int, one: bytes, other: bytes) -> Harmless | None:
