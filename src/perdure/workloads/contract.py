@@ -176,6 +176,7 @@ class BaseImage:
             them itself can learn from their ``index`` which pages changed.
         content: Reads one of its files whole; for small ones.
         tracked: The log leads from it to now. If not, only its layout is of use, and everything has to be compared.
+        whole: Every page will be read, not only what changed.
     """
 
     position: Position
@@ -184,6 +185,7 @@ class BaseImage:
     log: Callable[[], Iterable[StoredSegment]]
     content: Callable[[str], bytes] = _no_content
     tracked: bool = True
+    whole: bool = False
 
 
 class Session(Protocol):

@@ -29,6 +29,12 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def _way(text: str) -> str:
+    if text not in ("auto", "remote"):
+        raise BadInput(f"images are not taken {text!r}", hint="write auto or remote")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a person chose.
@@ -37,11 +43,13 @@ class Options:
         warn_bytes: WAL kept on the server of which ``status`` warns.
         give_up_bytes: WAL kept on the server at which the slot is dropped; 0: never.
         application_name: What ``synchronous_standby_names`` knows perdure by.
+        remote: Images are taken over the network even if the data directory can be seen.
     """
 
     warn_bytes: int = WARN_BYTES
     give_up_bytes: int = 0
     application_name: str = "perdure"
+    remote: bool = False
 
     @classmethod
     def of(cls, source: DataSource) -> Options:
@@ -58,6 +66,7 @@ class Options:
             parse_bytes(last("warn-at", str(WARN_BYTES))),
             parse_bytes(last("give-up-at", "0")),
             last("application-name", "perdure"),
+            _way(last("images", "auto")) == "remote",
         )
 
     def gives_up(self, slot: Slot) -> bool:
