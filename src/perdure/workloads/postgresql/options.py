@@ -30,8 +30,8 @@ def parse_bytes(text: str) -> int:
 
 
 def _way(text: str) -> str:
-    if text not in ("auto", "remote"):
-        raise BadInput(f"images are not taken {text!r}", hint="write auto or remote")
+    if text not in ("auto", "local", "remote"):
+        raise BadInput(f"{text!r} is no way to take images", hint="write auto, local or remote")
     return text
 
 
@@ -43,13 +43,13 @@ class Options:
         warn_bytes: WAL kept on the server of which ``status`` warns.
         give_up_bytes: WAL kept on the server at which the slot is dropped; 0: never.
         application_name: What ``synchronous_standby_names`` knows perdure by.
-        remote: Images are taken over the network even if the data directory can be seen.
+        images: Where images come from: ``auto``, ``local`` (the disk) or ``remote`` (the replication protocol).
     """
 
     warn_bytes: int = WARN_BYTES
     give_up_bytes: int = 0
     application_name: str = "perdure"
-    remote: bool = False
+    images: str = "auto"
 
     @classmethod
     def of(cls, source: DataSource) -> Options:
@@ -66,7 +66,7 @@ class Options:
             parse_bytes(last("warn-at", str(WARN_BYTES))),
             parse_bytes(last("give-up-at", "0")),
             last("application-name", "perdure"),
-            _way(last("images", "auto")) == "remote",
+            _way(last("images", "auto")),
         )
 
     def gives_up(self, slot: Slot) -> bool:

@@ -105,9 +105,10 @@ def _take_earlier_wal(location: str, timeline: int, spool: Spool, reached: int, 
         deadline = time.monotonic() + _SILENCE_S
         while spool.end < reached:
             for received in replication.receive(_AT_ONCE):
-                data = received.data[: reached - received.start]
-                spool.write(received.start, data)
-                walker.feed(data)
+                data = received.data[: max(0, reached - received.start)]
+                if data:
+                    spool.write(received.start, data)
+                    walker.feed(data)
                 deadline = time.monotonic() + _SILENCE_S
             if time.monotonic() > deadline:
                 raise SourceUnusable("the server sent no WAL for a minute", code="server-gone")

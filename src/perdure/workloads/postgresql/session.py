@@ -17,6 +17,7 @@ from perdure.workloads.postgresql.backup import local_image
 from perdure.workloads.postgresql.chain import ChainToken, decode_token
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
+from perdure.workloads.postgresql.copies import standby_among
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.options import Options
 from perdure.workloads.postgresql.remote import remote_image
@@ -274,11 +275,22 @@ class PostgresqlSession:
             self._wanted = 0
 
     def _taken(self, base: BaseImage | None) -> AbstractContextManager[Image]:
-        """From the disk where that can be seen, else over the network."""
-        directory = None if self._options.remote else visible_data_directory(self.cluster)
-        if directory is None:
-            return remote_image(self._location, self.cluster, self, base=base, durable=self._connected)
-        return local_image(self._location, directory, self.cluster, self, base=base, durable=self._connected)
+        """From a standby if there is one, else from the disk where that can be seen, else over the network."""
+        durable, way = self._connected, self._options.images
+        reached = base.position.place if base is not None else 0
+        standby = standby_among(self._location, self.cluster.system, reached) if way != "local" else None
+        if standby is not None:
+            return remote_image(standby, self.cluster, self, base=base, durable=durable)
+        directory = visible_data_directory(self.cluster) if way != "remote" else None
+        if directory is not None:
+            return local_image(self._location, directory, self.cluster, self, base=base, durable=durable)
+        if way == "local":
+            raise SourceUnusable(
+                f"the data directory of the server at {shown(self._location)} cannot be read from here",
+                code="no-data-directory",
+                hint="run perdure on the server's machine as a user that may read it, or take images over the network",
+            )
+        return remote_image(self._location, self.cluster, self, base=base, durable=durable)
 
     @property
     def follower(self) -> Follower:
