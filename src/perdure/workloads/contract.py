@@ -182,6 +182,7 @@ class BaseImage:
         heads: Reads the first bytes of pages of a file: takes its name, page numbers and how many bytes, and gives the
             numbers of those pages that can be had cheaply, and their bytes, ``uint8[n, length]``.
         tracked: The log leads from it to now. If not, only its layout is of use, and everything has to be compared.
+        whole: Every page will be read, not only what changed.
     """
 
     position: Position
@@ -191,6 +192,7 @@ class BaseImage:
     content: Callable[[str], bytes] = _no_content
     heads: Callable[[str, NDArray[np.int64], int], tuple[NDArray[np.int64], NDArray[np.uint8]]] = _no_heads
     tracked: bool = True
+    whole: bool = False
 
 
 class Session(Protocol):
