@@ -130,7 +130,8 @@ def _chunks_already_there(
             return
         there = [sink.present(int(part["offset"]), int(part["length"])) for part in parts]
         found = [piece for piece in there if piece is not None]
-        same[row] = len(found) == len(there) and vault.chunk_id(b"".join(found)) == ids[row]
+        whole = found[0] if len(found) == 1 else b"".join(found)
+        same[row] = len(found) == len(there) and vault.chunk_id(whole) == ids[row]
 
     for_each_number(len(numbers), compare, _THREADS)
     return np.asarray(numbers[same], np.int64)
