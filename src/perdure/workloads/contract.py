@@ -50,6 +50,7 @@ __all__ = [
     "LogChain",
     "LogReader",
     "MovingImage",
+    "OptionCheckingWorkload",
     "OverwritingWorkload",
     "OverwrittenFile",
     "ReplayingWorkload",
@@ -426,6 +427,19 @@ class DirectoryWorkload(Protocol):
 
         Raises:
             Refused: The source came into use meanwhile.
+        """
+        ...
+
+
+@runtime_checkable
+class OptionCheckingWorkload(Protocol):
+    """A directory workload that can tell from the options of a recovery alone that they make no sense."""
+
+    def check_recovery_options(self, options: Mapping[str, str]) -> None:
+        """Look at the options before anything is written.
+
+        Raises:
+            BadInput: They make no sense.
         """
         ...
 

@@ -26,7 +26,7 @@ from perdure.workloads.contract import (
     Verification,
     WorkloadInfo,
 )
-from perdure.workloads.postgresql.arranging import arrange_directory
+from perdure.workloads.postgresql.arranging import arrange_directory, check_recovery_options
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, size_of, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
 from perdure.workloads.postgresql.dumping import ClusterItems, parsed_items
@@ -156,6 +156,9 @@ class PostgresqlWorkload:
         during = sum(file.size for file in point.files if file.name == WAL)
         return during + (0 if point.position is None else max(0, upto.place - point.position.place))
 
+    def check_recovery_options(self, options: Mapping[str, str]) -> None:
+        check_recovery_options(options)
+
     def fetches_log(self, options: Mapping[str, str]) -> bool:
         return "fetch-wal" in options
 
@@ -208,5 +211,5 @@ def _not_in_place() -> Refused:
     return Refused(
         "a PostgreSQL cluster is not recovered in place",
         code="not-in-place",
-        hint="stop the server, recover beside it with --target, and exchange the directories",
+        hint="stop the server and recover onto its data directory with --target DIRECTORY --delta",
     )
