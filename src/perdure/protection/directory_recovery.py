@@ -22,7 +22,8 @@ from perdure.protection.recovery_places import (
     remove,
     sync_path,
 )
-from perdure.workloads.contract import Arranged, DirectoryWorkload, OptionCheckingWorkload, Verification
+from perdure.workloads.contract import Arranged, DirectoryWorkload, Verification
+from perdure.workloads.recovery_contract import OptionCheckingWorkload
 
 __all__ = ["RecoveredDirectory", "check_options", "make_durable", "recover_directory", "verified"]
 

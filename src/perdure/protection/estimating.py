@@ -9,7 +9,7 @@ from perdure.model.moments import moment_text
 from perdure.model.points import RecoveryPoint
 from perdure.protection.points import TimelineRow
 from perdure.protection.protected import Protected
-from perdure.workloads.contract import ReplayingWorkload
+from perdure.workloads.recovery_contract import ReplayingWorkload
 
 __all__ = ["ReplayEstimate", "replay_estimate"]
 

@@ -34,8 +34,9 @@ from perdure.protection.recovery_places import (
     rename_new,
     sync_path,
 )
-from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, ServingWorkload, StartedWorkload, Verification
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, StartedWorkload, Verification
 from perdure.workloads.files.restore import restore_tree
+from perdure.workloads.recovery_contract import ServingWorkload
 
 __all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover"]
 

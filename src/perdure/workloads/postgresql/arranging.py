@@ -204,6 +204,9 @@ def _recovery_settings(directory: Path, timeline: int, upto: Position | None, op
     text = before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     path.chmod(0o600)
+    for signal in ("standby.signal", "recovery.signal"):
+        # One that is left would be found at a later start, when nothing is to be recovered any more.
+        (directory / signal).unlink(missing_ok=True)
     (directory / ("standby.signal" if standby else "recovery.signal")).touch(mode=0o600)
 
 

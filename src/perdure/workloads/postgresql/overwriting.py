@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from perdure.model.errors import Refused
-from perdure.workloads.contract import OverwrittenFile
 from perdure.workloads.postgresql.layout import PAGE, Layout
 from perdure.workloads.postgresql.listing import DATA, LISTING, WAL, Listing, decode_listing
 from perdure.workloads.postgresql.scanning import CONTROL
 from perdure.workloads.postgresql.spreading import WalWriter, finish_spreading, make_file, safe_path, write_at
+from perdure.workloads.recovery_contract import OverwrittenFile
 
 __all__ = ["overwrite_image", "refuse_unfit"]
 

@@ -106,7 +106,7 @@ def serving(directory: Path, hint: str, superuser: str) -> Iterator[ScratchServe
 
     Raises:
         PerdureError: The programs are not here.
-        Partial: It does not start.
+        Partial: It does not start, or fails while it is used.
     """
     programs = require_programs(major_of(directory), hint)
     with private_room(directory) as room:
@@ -115,6 +115,11 @@ def serving(directory: Path, hint: str, superuser: str) -> Iterator[ScratchServe
             if failure:
                 raise Partial(f"the scratch server does not start: {failure}", code="server-not-started")
             yield ScratchServer(programs, directory, room, superuser)
+        except psycopg.Error as error:
+            raise Partial(
+                f"the scratch server did not answer as it should: {server_sentence(error)}",
+                code="scratch-server-failed",
+            ) from error
         finally:
             _stop(programs, directory)
 

@@ -14,18 +14,7 @@ from perdure.model.errors import Refused, SourceUnusable
 from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
-from perdure.workloads.contract import (
-    Arranged,
-    Capabilities,
-    ItemServer,
-    LogChain,
-    LogReader,
-    OverwrittenFile,
-    RestoredItem,
-    ServedFile,
-    Verification,
-    WorkloadInfo,
-)
+from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
 from perdure.workloads.postgresql.arranging import arrange_directory, check_recovery_options
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, size_of, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
@@ -43,6 +32,7 @@ from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.spreading import Take, spread_image, write_log
 from perdure.workloads.postgresql.starting import drill_directory, serving, start_server
 from perdure.workloads.postgresql.verifying import verify_directory
+from perdure.workloads.recovery_contract import ItemServer, LogChain, OverwrittenFile, ServedFile
 
 __all__ = ["PostgresqlWorkload"]
 
