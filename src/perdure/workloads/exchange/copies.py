@@ -206,7 +206,7 @@ def _nothing(
     problems: Sequence[str],
 ) -> SourceUnusable | BadInput:
     places = ", ".join(str(folder) for folder in folders)
-    meant = [status for status in statuses if wanted and wanted.lower() in (status.name.lower(), status.guid.lower())]
+    meant = [one for one in statuses if not wanted or wanted.lower() in (one.name.lower(), one.guid.lower())]
     moved = [status for status in meant if not any(_is_below(status.database_path, folder) for folder in folders)]
     if meant and not moved:
         return SourceUnusable(

@@ -9,6 +9,7 @@ from perdure.ese.headers.database import read_database_header
 from perdure.model.targets import AtPoint
 from perdure.protection.points import timeline_of
 from perdure.snapshots.writer import BackupKind
+from perdure.workloads.exchange.next_logs import BATCH
 
 
 def pages_of(database: bytes, page_size: int) -> bytes:
@@ -33,10 +34,11 @@ def test_the_first_image_stands_alone(scene: ProtectedStore) -> None:
 def test_synchronization_ships_complete_logs(scene: ProtectedStore) -> None:
     """Every log that is complete is in the pool after a synchronization, byte for byte, and comes back."""
     scene.protect()
-    scene.store.work(20)
+    count = 3 * BATCH + 5
+    scene.store.work(count, per_log=1)
     logs = logs_of(scene.store.folder)
     result = scene.sync()
-    assert result.segments == 20
+    assert result.segments == count
     target, report = scene.recover()
     recovered = logs_of(target)
     assert report.position == result.last
