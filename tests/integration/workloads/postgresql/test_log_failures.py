@@ -12,6 +12,7 @@ from perdure.protection.points import timeline_of
 from perdure.protection.watch_events import WatchKind
 from perdure.testing.cutting_proxy import CuttingProxy
 from perdure.testing.postgres_load import PostgresLoad, commits_of, wal_file
+from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.history import parse_history
 from perdure.workloads.postgresql.lsn import segment_name
 
