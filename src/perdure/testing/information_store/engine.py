@@ -29,7 +29,6 @@ from perdure.testing.information_store.header_fields import (
     signature_bytes,
 )
 from perdure.testing.information_store.log_stream import (
-    SEGMENTS_PER_LOG,
     LogStream,
     PreviousLog,
     log_position,
@@ -94,6 +93,7 @@ class Engine:
             self.clock,
             self._log_header,
             self._before_generation,
+            self.settings.log_segments,
         )
 
     @property
@@ -219,7 +219,7 @@ class Engine:
     def dismount(self, name: str) -> None:
         """Write everything of a database and detach it: it needs no log then."""
         database = self.databases[name]
-        self._end_transactions()
+        self._end_transactions(database)
         self.clean_up()
         file = database.file
         self.make_durable()
@@ -342,9 +342,11 @@ class Engine:
         assert chosen is not None, f"{path} has no sound header"
         return DatabaseFields.decode(chosen)
 
-    def _end_transactions(self) -> None:
+    def _end_transactions(self, database: MountedDatabase) -> None:
+        """Roll back what sessions have under way in a database; those of others on the stream go on."""
+        trees = {id(tree) for tree in database.trees()}
         for session in self.sessions:
-            while session.level:
+            while any(id(version.tree) in trees for version in session.versions):
                 session.roll_back()
 
     def _mark_dirty(self, database: MountedDatabase) -> None:
@@ -430,7 +432,7 @@ class Engine:
 
     def _parameters(self) -> bytes:
         folder = str(self.settings.log_folder)
-        return parameters_bytes(folder, circular=self.settings.circular, segments=SEGMENTS_PER_LOG)
+        return parameters_bytes(folder, circular=self.settings.circular, segments=self.settings.log_segments)
 
     def _log_header(self, generation: int, created: bytes, previous: PreviousLog) -> LogFields:
         return LogFields(
@@ -438,7 +440,7 @@ class Engine:
             created=created,
             signature=self.signature,
             page_size=self.settings.page_size,
-            segments=SEGMENTS_PER_LOG,
+            segments=self.settings.log_segments,
             parameters=self._parameters(),
             previous_created=previous.created,
             previous_segments=previous.checksums,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from perdure.testing.information_store.log_stream import SEGMENTS_PER_LOG
+
 __all__ = ["EngineSettings"]
 
 
@@ -24,6 +26,7 @@ class EngineSettings:
         cached_pages: Of a database, in memory.
         write_chance: How likely some dirty pages are written after a transaction.
         seed: Decides what is written when.
+        log_segments: Of a log file, its header included; 256 make the 1 MiB of Exchange.
         commit_group: Commits that wait for each other and become durable with one write of the log.
     """
 
@@ -38,4 +41,5 @@ class EngineSettings:
     write_chance: float = 0.05
     seed: int = 0
     was_circular: bool = False
+    log_segments: int = SEGMENTS_PER_LOG
     commit_group: int = 1

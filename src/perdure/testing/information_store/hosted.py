@@ -10,8 +10,9 @@ from perdure.snapshots.writer import DatabaseState
 from perdure.testing.information_store.engine import Engine
 from perdure.testing.information_store.journal import JournalWriter, last_stream
 from perdure.testing.information_store.layout import DatabasePlace
-from perdure.testing.information_store.mailboxes import Mailboxes
+from perdure.testing.information_store.mailboxes import Mailboxes, schemas_of
 from perdure.testing.information_store.mounted_database import MountedDatabase
+from perdure.testing.information_store.recovery import DirtyDatabase
 from perdure.testing.information_store.transactions import Client, Mix
 
 __all__ = ["HostedDatabase"]
@@ -95,6 +96,10 @@ class HostedDatabase:
         self.database, self.mailboxes, self.journal, self.clients = None, None, None, []
         self.state = state
 
+    def dirty(self) -> DirtyDatabase:
+        """It as recovery sees it after a crash."""
+        return DirtyDatabase(self.name, self.path, self.place.guid, schemas_of, self._log_ended)
+
     def abandon_clients(self) -> None:
         """Roll back what clients have under way."""
         for client in self.clients:
@@ -140,6 +145,11 @@ class HostedDatabase:
 
     def _draw(self) -> Random:
         return Random(self.chance.getrandbits(64))  # noqa: S311 - content, not a secret
+
+    def _log_ended(self, place: int) -> None:
+        journal = JournalWriter(self.journal_path)
+        journal.cut(place)
+        journal.close()
 
     def _committed(self, place: int) -> None:
         self.last_place = place

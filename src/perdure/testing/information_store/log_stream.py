@@ -70,6 +70,7 @@ class LogStream:
         clock: What time it is.
         header: Makes the header of a new log from its number, when it is made, and the log before.
         before_generation: Called with number and time of a new log before any record can be in it.
+        segments: Of a log file, its header included.
     """
 
     disk: Disk
@@ -78,6 +79,7 @@ class LogStream:
     clock: Clock
     header: Callable[[int, bytes, PreviousLog], LogFields]
     before_generation: Callable[[int, bytes], None]
+    segments: int = SEGMENTS_PER_LOG
     generation: int = 0
     created: bytes = bytes(8)
     end: int = 0
@@ -173,7 +175,7 @@ class LogStream:
         payload = SEGMENT_SIZE - RECORDS_START - _FRAGMENT.size
         needed = -(-(size + 2 * _SHORTEST_FRAGMENT_ROOM) // payload)
         # The last sector stays free for the copy of the last segment.
-        if self._sector + needed >= SEGMENTS_PER_LOG - 1:
+        if self._sector + needed >= self.segments - 1:
             self._close_generation()
 
     def _next_segment(self) -> None:
@@ -224,7 +226,7 @@ class LogStream:
         generation, created = previous.generation + 1, self._later_than(previous.created)
         formatting = self.folder / f"{self.base}tmp.log"
         file = self.disk.open(formatting)
-        content = self.header(generation, created, previous).encode() + unused_segments(SEGMENTS_PER_LOG - 1)
+        content = self.header(generation, created, previous).encode() + unused_segments(self.segments - 1)
         file.write(0, content)
         file.sync()
         self.before_generation(generation, created)

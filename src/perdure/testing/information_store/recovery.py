@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from perdure.ese.catalog import read_catalog
 from perdure.ese.database import Database
@@ -10,21 +12,38 @@ from perdure.ese.editing import EditablePage
 from perdure.testing.information_store import log_records as log
 from perdure.testing.information_store.engine import Engine
 from perdure.testing.information_store.header_fields import log_position_bytes, log_time_bytes
-from perdure.testing.information_store.hosted import HostedDatabase
-from perdure.testing.information_store.journal import JournalWriter
 from perdure.testing.information_store.log_stream import log_position, place_of
-from perdure.testing.information_store.mailboxes import schemas_of
 from perdure.testing.information_store.mounted_database import MountedDatabase
 from perdure.testing.information_store.page_records import Actor
 from perdure.testing.information_store.redo_in_place import OpenSession, redo_in_place
+from perdure.testing.information_store.schema import TableSchema
 from perdure.testing.information_store.stream_end import close_stream_end, closed_logs, find_stream_end
 from perdure.testing.information_store.tree_pages import DELETED, TreePage
 from perdure.testing.information_store.versions import Session, Version
 
-__all__ = ["recover"]
+__all__ = ["DirtyDatabase", "recover"]
 
 
-def recover(engine: Engine, dirty: Sequence[HostedDatabase]) -> None:
+@dataclass(frozen=True, slots=True)
+class DirtyDatabase:
+    """A database that was not shut down in order.
+
+    Args:
+        name: The administrator's name for it.
+        path: Its file.
+        guid: Its identity in the directory.
+        schemas: Describes those of the tables with these names that can be changed.
+        log_ended: Called with the place at which the crash has cut off the log.
+    """
+
+    name: str
+    path: Path
+    guid: str
+    schemas: Callable[[set[str]], dict[str, TableSchema]]
+    log_ended: Callable[[int], None]
+
+
+def recover(engine: Engine, dirty: Sequence[DirtyDatabase]) -> None:
     """Bring databases of one stream that were not shut down in order to a clean state; the engine goes on from there.
 
     The engine has not begun to write yet. It closes the last log as the crash has left it, redoes all logs on every
@@ -37,31 +56,29 @@ def recover(engine: Engine, dirty: Sequence[HostedDatabase]) -> None:
     end = find_stream_end(settings.log_folder, settings.base)
     assert end is not None, f"{settings.log_folder} holds no log"
     previous = close_stream_end(engine.disk, settings.log_folder, settings.base, end)
-    for hosted in dirty:
-        journal = JournalWriter(hosted.journal_path)
-        journal.cut(place_of(end.end))
-        journal.close()
+    for one in dirty:
+        one.log_ended(place_of(end.end))
     logs = list(closed_logs(settings.log_folder, settings.base).values())
-    redone = [(hosted, redo_in_place(hosted.path, logs, settings.page_size)) for hosted in dirty]
-    for hosted, one in redone:
-        with Database(hosted.path) as database:
+    redone = [(one, redo_in_place(one.path, logs, settings.page_size)) for one in dirty]
+    for one, found in redone:
+        with Database(one.path) as database:
             tables = {table.name for table in read_catalog(database).tables}
-        held = [_tree_page(page) for page in one.held.values()]
-        engine.adopt(hosted.name, hosted.path, hosted.place.guid, schemas_of(tables), held)
+        held = [_tree_page(page) for page in found.held.values()]
+        engine.adopt(one.name, one.path, one.guid, one.schemas(tables), held)
     engine.resume(previous)
     engine.append(log.recovery_undo(log_time_bytes(engine.clock())))
-    for process in sorted({session.process for _, one in redone for session in one.open_sessions}):
+    for process in sorted({session.process for _, found in redone for session in found.open_sessions}):
         _take_back(
             engine,
             [
-                (engine.databases[hosted.name], session, one.pages)
-                for hosted, one in redone
-                for session in one.open_sessions
+                (engine.databases[one.name], session, found.pages)
+                for one, found in redone
+                for session in found.open_sessions
                 if session.process == process
             ],
         )
-    for hosted in dirty:
-        engine.dismount(hosted.name)
+    for one in dirty:
+        engine.dismount(one.name)
     here = log_position_bytes(log_position(engine.stream.end))
     engine.append(log.recovery_quit(here, here, log_time_bytes(engine.clock())))
     engine.make_durable()

@@ -17,6 +17,7 @@ __all__ = [
     "SYSTEM_LOCALES",
     "IndexSchema",
     "TableSchema",
+    "columns_of",
     "folder_table",
     "message_table",
 ]
@@ -62,7 +63,7 @@ class TableSchema:
     pages: int = 4
 
 
-def _columns(*named: tuple[str, ColumnType], autoincrement: str = "") -> tuple[Column, ...]:
+def columns_of(*named: tuple[str, ColumnType], autoincrement: str = "") -> tuple[Column, ...]:
     """Columns with identifiers and places in the order in which they are given."""
     made: list[Column] = []
     fixed, variable, tagged, offset = 1, FIRST_VARIABLE, FIRST_TAGGED, 4
@@ -91,7 +92,7 @@ def _number(values: Values, name: str) -> int:
 
 MAILBOXES = TableSchema(
     "Mailbox",
-    _columns(
+    columns_of(
         ("MailboxNumber", ColumnType.LONG),
         ("LastDelivery", ColumnType.LONG_LONG),
         ("MessageCount", ColumnType.LONG),
@@ -110,7 +111,7 @@ def folder_table(mailbox: int) -> TableSchema:
     """The folders of a mailbox."""
     return TableSchema(
         f"Folder_{mailbox}",
-        _columns(
+        columns_of(
             ("FolderId", ColumnType.LONG),
             ("MessageCount", ColumnType.LONG),
             ("UnreadCount", ColumnType.LONG),
@@ -130,7 +131,7 @@ def message_table(mailbox: int) -> TableSchema:
     """The messages of a mailbox."""
     return TableSchema(
         f"Message_{mailbox}",
-        _columns(
+        columns_of(
             ("DocumentId", ColumnType.LONG),
             ("FolderId", ColumnType.LONG),
             ("Received", ColumnType.LONG_LONG),
@@ -159,7 +160,7 @@ def _no_key(values: Values) -> bytes:
     raise AssertionError(f"the engine makes the keys of its own tables, not {values}")
 
 
-_CATALOG_COLUMNS = _columns(
+_CATALOG_COLUMNS = columns_of(
     ("ObjidTable", ColumnType.LONG),
     ("Type", ColumnType.SHORT),
     ("Id", ColumnType.LONG),

@@ -247,7 +247,7 @@ class InformationStore:
             assert end.log.header is not None
             engine = Engine(settings, self.disk, end.log.header.signature.raw, self.clock)
             if dirty:
-                recover(engine, dirty)
+                recover(engine, [one.dirty() for one in dirty])
                 engine.start()
             else:
                 engine.start(close_stream_end(self.disk, folder, place.base, end))

@@ -10,7 +10,7 @@ from perdure.ese.logs.files import Log, read_log
 from perdure.ese.structures import LogPosition
 from perdure.testing.information_store.disk import Disk
 from perdure.testing.information_store.log_segments import RECORDS_START, SEGMENT_SIZE, sealed_segments, unused_segments
-from perdure.testing.information_store.log_stream import SEGMENTS_PER_LOG, PreviousLog
+from perdure.testing.information_store.log_stream import PreviousLog
 
 __all__ = ["StreamEnd", "close_stream_end", "closed_logs", "find_stream_end"]
 
@@ -83,7 +83,9 @@ def close_stream_end(disk: Disk, folder: Path, base: str, end: StreamEnd) -> Pre
     file = disk.open(path)
     content = _whole_segments(end.log)
     content += content[-SEGMENT_SIZE:]
-    file.write(SEGMENT_SIZE, content + unused_segments(SEGMENTS_PER_LOG - 1 - len(content) // SEGMENT_SIZE))
+    assert end.log.header is not None
+    unused = end.log.header.sectors - 1 - len(content) // SEGMENT_SIZE
+    file.write(SEGMENT_SIZE, content + unused_segments(unused))
     file.sync()
     if path.name == f"{base}.log":
         disk.rename(file, folder / f"{base}{generation:08X}.log")
