@@ -86,7 +86,7 @@ def check(store: SmallStore, image: Captured, logs: Path, place: int | None, exp
 
 
 @settings(
-    max_examples=EXAMPLES or 90,
+    max_examples=EXAMPLES or 110,
     deadline=None,
     derandomize=not EXAMPLES,
     database=None,
