@@ -153,6 +153,7 @@ class SmallStore:
                 signature=self.signature,
             )
         )
+        struct.pack_into("<Q", header, 16, self.dbtime)
         header[136:160] = self.full_mark
         struct.pack_into("<I", header, 240, self.repairs)
         struct.pack_into("<I", header, 0, xor32(bytes(header)))

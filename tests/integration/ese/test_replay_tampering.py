@@ -27,7 +27,7 @@ from perdure.model.errors import PerdureError
 from perdure.testing.ese_rewriting import PageContent, RewrittenLogs, pages_of
 from perdure.testing.ese_tampering import TAMPERINGS, Harmless, TamperedStream, tampered
 from perdure.testing.information_store.journal import differences, read_rows
-from perdure.testing.information_store.small_store import Operation, SmallStore, small_base
+from perdure.testing.information_store.program_store import Operation, ProgramStore, program_base
 
 EVERY_RECORD = bool(os.environ.get("PERDURE_ESE_TAMPERING"))
 MEMORY_FILES = Path("/dev/shm")
@@ -130,7 +130,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
         folder = Path(name)
         (folder / "base").mkdir()
         chance = Random(2)
-        store = SmallStore(folder / "store", small_base(folder / "base", size), 2)
+        store = ProgramStore(folder / "store", program_base(folder / "base", size), 2)
 
         def work(count: int) -> None:
             for _ in range(count):
