@@ -62,7 +62,9 @@ class GrowingStream:
             (self.logs / f"E00{number:08X}.log").write_bytes(content.tobytes())
             self._checksums = int(np.bitwise_xor.reduce(content[1:, :8].copy().view("<u8")[_used(content)][:, 0]))
         self.generation += logs
+        created = self._created
         (self.logs / "E00.log").write_bytes(self._log(self.generation + 1)[:1].tobytes().ljust(1 << 20, b"\0"))
+        self._created = created
 
     def _log(self, number: int) -> NDArray[np.uint8]:
         """A template as another generation: the checksums of all its segments are made anew."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perdure.model.errors import ImageFailed, Refused, TrackingLost
 from perdure.model.logs import LogSegment, StoredSegment
@@ -22,6 +23,7 @@ from perdure.protection.backup_reports import BackupReports
 from perdure.protection.building import newest_image
 from perdure.protection.image_restore import read_file
 from perdure.protection.live_results import Checked, Shipped
+from perdure.protection.page_heads import page_heads
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.storing import Stored, by_comparing, by_tracking, compare_image, store_image
@@ -368,9 +370,12 @@ class LiveSource:
         def content(name: str) -> bytes:
             return read_file(vault, next(file for file in point.files if file.name == name))
 
+        def heads(name: str, pages: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+            return page_heads(vault, next(file for file in point.files if file.name == name), pages, length)
+
         sizes = {file.name: file.size for file in point.files}
         page_sizes = {file.name: file.page_size for file in point.files}
-        return BaseImage(after, sizes, page_sizes, log, content, tracked, whole)
+        return BaseImage(after, sizes, page_sizes, log, content, heads, tracked, whole)
 
     def _keep_shipping(self) -> None:
         if time.monotonic() - self._shipped_at >= SHIP_S:

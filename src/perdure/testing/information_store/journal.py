@@ -23,7 +23,17 @@ from perdure.testing.information_store.log_stream import log_position, place_of
 
 _COMMIT_SIZE = 8
 
-__all__ = ["Commit", "Journal", "JournalRow", "JournalWriter", "Rows", "differences", "digest_of", "last_stream", "read_rows"]
+__all__ = [
+    "Commit",
+    "Journal",
+    "JournalRow",
+    "JournalWriter",
+    "Rows",
+    "differences",
+    "digest_of",
+    "last_stream",
+    "read_rows",
+]
 
 JournalRow: TypeAlias = dict[str, int | str | bool]
 """A row by column name; bytes are their :func:`digest_of`, null columns are missing."""

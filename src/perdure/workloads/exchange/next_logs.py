@@ -14,7 +14,7 @@ from perdure.workloads.exchange.times import time_ns
 
 __all__ = ["BATCH", "header_after", "next_logs", "when_ended", "why_altered"]
 
-BATCH = 32
+BATCH = 24
 """Logs that are read, checked and made durable together: much less work, and fewer waits for the disk, than one by one.
 Twice so many are in memory while a backlog is shipped."""
 

@@ -265,7 +265,10 @@ def _marks(file: LogFile, places: NDArray[np.uint64], ends_ns: int) -> NDArray[n
 def _bytes_used(segments: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Bytes of each segment up to the last that is not zero."""
     words = np.ascontiguousarray(segments).view("<u8")
-    last = words.shape[1] - 1 - np.argmax(words[:, ::-1] != 0, axis=1)
+    last = np.full(len(words), words.shape[1] - 1)
+    # All but a few are used to their end.
+    short = np.flatnonzero(words[:, -1] == 0)
+    last[short] -= np.argmax(words[short, ::-1] != 0, axis=1)
     octets = words[np.arange(len(words)), last].view(np.uint8).reshape(-1, 8)
     used: NDArray[np.int64] = last * 8 + 8 - np.argmax(octets[:, ::-1] != 0, axis=1)
     return used

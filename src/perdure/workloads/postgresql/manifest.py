@@ -5,20 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+
+import google_crc32c
 
 from perdure.workloads.postgresql.listing import ListedFile, Listing
 from perdure.workloads.postgresql.lsn import format_lsn
 
 __all__ = ["manifest_of", "write_manifest"]
 
+_THREADS = 2
+_PIECE = 1 << 20
+
 _NOT_LISTED = ("backup_manifest", "postgresql.auto.conf", "recovery.signal", "standby.signal", "postmaster.pid")
 
 
 def write_manifest(directory: Path, listing: Listing) -> None:
-    """List every file with its size and SHA-256, read back from the disk."""
-    entries = [_entry(path, name) for path, name in _files(directory)]
+    """List every file with its size and CRC-32C, read back from the disk.
+
+    It is the checksum that PostgreSQL's own backups have. What is in the pool was authenticated when it was read; this
+    is about the way from there to the disk and back, and is done for all of a cluster at every recovery.
+    """
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest") as threads:
+        entries = list(threads.map(lambda each: _entry(*each), _files(directory)))
     (directory / "backup_manifest").write_bytes(_manifest(listing, entries))
 
 
@@ -57,15 +68,18 @@ def _files(directory: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _entry(path: Path, name: str) -> dict[str, object]:
-    with path.open("rb") as file:
-        check = hashlib.file_digest(file, "sha256").hexdigest()
+    check = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            check = int(google_crc32c.extend(check, piece))
     status = path.stat()
     return {
         "Path": name,
         "Size": status.st_size,
         **_modified(status.st_mtime_ns),
-        "Checksum-Algorithm": "SHA256",
-        "Checksum": check,
+        "Checksum-Algorithm": "CRC32C",
+        # As PostgreSQL writes the number: its bytes in the order in which they lie in memory.
+        "Checksum": check.to_bytes(4, "little").hex(),
     }
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from perdure.model.errors import Refused
-from perdure.workloads.contract import OverwrittenFile
 from perdure.workloads.postgresql.layout import PAGE, Layout
 from perdure.workloads.postgresql.listing import DATA, LISTING, WAL, Listing, decode_listing
 from perdure.workloads.postgresql.scanning import CONTROL
 from perdure.workloads.postgresql.spreading import WalWriter, finish_spreading, make_file, safe_path, write_at
+from perdure.workloads.recovery_contract import OverwrittenFile
 
 __all__ = ["overwrite_image", "refuse_unfit"]
 
@@ -204,10 +204,13 @@ class _Pages:
         self._layout = Layout({file.path: file.runs for file in listing.files})
         self._sizes = {file.path: file.size for file in listing.files}
 
-    def present(self, offset: int, length: int) -> bytearray:
+    def present(self, offset: int, length: int) -> bytes | bytearray:
+        parts = list(self._layout.parts(offset, length))
+        if len(parts) == 1 and parts[0][3] == length and parts[0][1] + length <= self._sizes[parts[0][0]]:
+            return self._piece(parts[0][0], parts[0][1], length)
         found = bytearray(length)
         view = memoryview(found)
-        for path, begin, at, count in self._layout.parts(offset, length):
+        for path, begin, at, count in parts:
             inside = min(count, self._sizes[path] - begin)
             if inside > 0:
                 self._read(path, begin, view[at : at + inside])
@@ -236,6 +239,14 @@ class _Pages:
             write_at(self._directory / path, wanted[first:end], begin + first)
             written += end - first
         return written
+
+    def _piece(self, path: str, begin: int, length: int) -> bytes:
+        """A part of one file, as most chunks of a large table are, without copying it."""
+        descriptor = os.open(self._directory / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, begin)
+        finally:
+            os.close(descriptor)
 
     def _read(self, path: str, begin: int, into: memoryview) -> None:
         descriptor = os.open(self._directory / path, os.O_RDONLY | os.O_CLOEXEC)

@@ -12,21 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from perdure.workloads.postgresql.lsn import segment_start
 from perdure.workloads.postgresql.records import RECORD_HEADER, Records, RecordWalker
 from perdure.workloads.postgresql.wal_pages import PAGE, Places
 
-__all__ = ["Creation", "crc32c", "creations", "keep_tablespaces_inside"]
+__all__ = ["Creation", "creations", "keep_tablespaces_inside"]
 
 _TABLESPACE, _CREATE = 5, 0x00
 _CHECK_AT = 20
 _DATA_LONG, _DATA_SHORT = 254, 255
 _ORIGIN, _TOP_TRANSACTION = 253, 252
 _FILE = re.compile(r"[0-9A-F]{24}")
-
-_POLYNOMIAL = 0x82F63B78
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def _creation(records: Records, row: int, segment_size: int) -> Creation:
     at = _path_at(record)
     name = record[at:].split(b"\0", 1)[0].decode("utf-8", "replace")
     record[at] = 0
-    check = crc32c(record[RECORD_HEADER:] + record[:_CHECK_AT])
+    check = int(google_crc32c.value(bytes(record[RECORD_HEADER:] + record[:_CHECK_AT])))
     record[_CHECK_AT : _CHECK_AT + 4] = check.to_bytes(4, "little")
     places = Places(segment_size)
     first = places.byte_position(int(records.starts[row]))
@@ -155,20 +154,3 @@ def _newest_files(folder: Path, segment_size: int) -> dict[int, list[Path]]:
             number = int(path.name[8:16], 16) * per_name + int(path.name[16:], 16)
             found.setdefault(number * segment_size, []).append(path)
     return found
-
-
-def crc32c(data: bytes | bytearray) -> int:
-    """The checksum of WAL records; for short ones."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = (value >> 8) ^ _TABLE[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF
-
-
-def _entry(number: int) -> int:
-    for _ in range(8):
-        number = (number >> 1) ^ (_POLYNOMIAL if number & 1 else 0)
-    return number
-
-
-_TABLE = [_entry(number) for number in range(256)]

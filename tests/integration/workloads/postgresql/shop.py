@@ -16,6 +16,8 @@ from perdure.protection.home import Home
 from perdure.protection.image_verbs import protect, synchronize
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import RecoveryReport, recover
+from perdure.repository.key_changes import PoolKeys
+from perdure.repository.keys import KeyFile, Passphrase
 from perdure.repository.opening import create_pool
 from perdure.repository.pool import Pool
 from perdure.storage.local import LocalStorage
@@ -44,11 +46,14 @@ class Shop:
     def __init__(self, server: PostgresServer, room: Path) -> None:
         self.server, self.room = server, room
         self.home = Home(room / "home")
-        self.passphrase = room / "passphrase"
-        self.passphrase.write_text("a shop\n", encoding="ascii")
-        self.passphrase.chmod(0o600)
         storage = LocalStorage(room / "pool", create=True)
         self.pool: Pool = create_pool(storage, b"a shop", self.home.cache_dir("pool"))[0]
+        # A key file opens a pool at once; the work that a passphrase takes would be done for every file of the log.
+        key = KeyFile.random()
+        PoolKeys.open(storage, Passphrase(b"a shop"), bytes.fromhex(self.pool.id)).add_key_file(key)
+        self.key = room / "key"
+        self.key.write_text(f"{key.text()}\n", encoding="ascii")
+        self.key.chmod(0o600)
         location = f"//postgres@127.0.0.1:{server.port}/postgres"
         self.protected: Protected = protect(self.home, self.pool, "postgresql", location, name="main")[0]
         self.home.remember_pool(self.pool.id, storage.url)
@@ -98,7 +103,7 @@ class Shop:
         """``perdure wal-fetch`` as the server's user runs it, up to the names of the files."""
         found = server_python()
         assert found is not None, "the server's user cannot run perdure here"
-        where = ["--pool", str(pool or self.room / "pool"), "--passphrase-file", str(self.passphrase)]
+        where = ["--pool", str(pool or self.room / "pool"), "--passphrase-file", str(self.key)]
         variables = [f"{name}={value}" for name, value in found[1].items()]
         return ["env", *variables, found[0], "-P", "-m", "perdure", "wal-fetch", *where, "main"]
 
@@ -113,7 +118,7 @@ class Shop:
     def give_pool_to_server(self) -> None:
         """What root has written is readable for the server's user."""
         if os.geteuid() == 0:
-            for path in (self.passphrase, *(self.room / "pool").rglob("*"), self.room / "pool"):
+            for path in (self.key, *(self.room / "pool").rglob("*"), self.room / "pool"):
                 os.chown(path, owner()["user"], owner()["group"])
 
     @contextmanager

@@ -117,7 +117,7 @@ def test_statuses_are_those_that_postgresql_understands(
     arguments, status, said = case
     target = tmp_path / "fetched"
     words = ["wal-fetch", "main", *(each.format(target=target) for each in arguments)]
-    words += ["--pool", str(shop.room / "pool"), "--passphrase-file", str(shop.passphrase)]
+    words += ["--pool", str(shop.room / "pool"), "--passphrase-file", str(shop.key)]
     assert run([*words, "--spool", str(tmp_path / "spool")]) == status
     assert said in capsys.readouterr().err
     assert not target.exists()
