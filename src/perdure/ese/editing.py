@@ -22,6 +22,7 @@ from perdure.ese.page_layout import (
     lay_out,
     read_layout,
     shared_prefix,
+    space_of,
 )
 from perdure.ese.pages import PageFlag
 from perdure.ese.repair import sealed_page
@@ -197,9 +198,14 @@ class EditablePage:
     def set_nodes(self, nodes: Iterable[PageNode]) -> None:
         """Put other nodes in place of all, each sharing as much as it can with the external header."""
         self._decoded()
+        if self.flags & _ROOT or not self._external:
+            laid_out = [node if not node[3] else PageNode(node[0], node[1], node[2]) for node in nodes]
+        else:
+            shared_with = self._shared_with
+            laid_out = [PageNode(key, data, flags, shared_with(key)) for key, data, flags, _shared in nodes]
+        self._nodes = laid_out
         self._used = TAG * (1 + len(self._reserved)) + len(self._external) + sum(map(len, self._reserved))
-        self._nodes = [PageNode(node.key, node.data, node.flags, self._shared_with(node.key)) for node in nodes]
-        self._used += sum(node.size + TAG for node in self._nodes)
+        self._used += space_of(laid_out)
 
     def find(self, key: bytes) -> int:
         """The line of the first node whose key is not below a key; the number of lines if all are.

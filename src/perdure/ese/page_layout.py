@@ -23,6 +23,7 @@ __all__ = [
     "lay_out",
     "read_layout",
     "shared_prefix",
+    "space_of",
 ]
 
 TAG = 4
@@ -163,6 +164,16 @@ def read_layout(raw: bytes, *, root: bool) -> PageContent:
         used += size
         nodes.append(PageNode(key, raw[stop:end], flags & _STATE_FLAGS, shared))
     return PageContent(parts[0], tuple(parts[1:]), nodes, used)
+
+
+def space_of(nodes: Sequence[PageNode]) -> int:
+    """Bytes that nodes take on a page, their tags included."""
+    taken = (TAG + _PLAIN_HEAD) * len(nodes)
+    for key, data, _flags, shared in nodes:
+        taken += len(key) + len(data)
+        if shared:
+            taken += _COMPRESSED_HEAD - _PLAIN_HEAD - shared
+    return taken
 
 
 def lay_out(page_size: int, external: bytes, reserved: Sequence[bytes], nodes: Sequence[PageNode]) -> LaidOut:

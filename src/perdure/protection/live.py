@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perdure.model.errors import ImageFailed, Refused, TrackingLost
 from perdure.model.logs import LogSegment, StoredSegment
@@ -22,6 +23,7 @@ from perdure.protection.backup_reports import BackupReports
 from perdure.protection.building import newest_image
 from perdure.protection.image_restore import read_file
 from perdure.protection.live_results import Checked, Shipped
+from perdure.protection.page_heads import page_heads
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.storing import Stored, by_comparing, by_tracking, compare_image, store_image
@@ -228,7 +230,11 @@ class LiveSource:
         vault, source = self.protected.vault, self.protected.source.id
         inconsistent_ns = self.protected.inconsistent_ns(previous)
         keeps_layout = not lost or isinstance(self.session, LayoutSession)
-        base = self._base(previous, tracked=not lost) if previous is not None and keeps_layout else None
+        base = (
+            self._base(previous, tracked=not lost, whole=self.must_compare)
+            if previous is not None and keeps_layout
+            else None
+        )
         with self._noting_failure("the express full"), self.session.image(base) as image:
             self._ship_before_commit()
             stored = self._beside(
@@ -269,7 +275,10 @@ class LiveSource:
                 "there is no replica yet to check", code="no-replica", hint="run 'perdure express-full' first"
             )
         self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
-        with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
+        with (
+            self._noting_failure("the consistency check"),
+            self.session.image(self._base(previous, whole=True)) as image,
+        ):
             self._ship_before_commit()
             compared = self._compared_moving if isinstance(image, MovingImage) else self._compared
             checked = self._beside(lambda report: compared(image, previous, report), progress, None)
@@ -351,7 +360,7 @@ class LiveSource:
         if isinstance(self.session, BackupSession) and not self.lost:
             self.ship()
 
-    def _base(self, point: RecoveryPoint, *, tracked: bool = True) -> BaseImage:
+    def _base(self, point: RecoveryPoint, *, tracked: bool = True, whole: bool = False) -> BaseImage:
         vault, source = self.protected.vault, self.protected.source.id
         after = point.position or Position(0, 0)
 
@@ -361,9 +370,12 @@ class LiveSource:
         def content(name: str) -> bytes:
             return read_file(vault, next(file for file in point.files if file.name == name))
 
+        def heads(name: str, pages: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+            return page_heads(vault, next(file for file in point.files if file.name == name), pages, length)
+
         sizes = {file.name: file.size for file in point.files}
         page_sizes = {file.name: file.page_size for file in point.files}
-        return BaseImage(after, sizes, page_sizes, log, content, tracked)
+        return BaseImage(after, sizes, page_sizes, log, content, heads, tracked, whole)
 
     def _keep_shipping(self) -> None:
         if time.monotonic() - self._shipped_at >= SHIP_S:

@@ -22,6 +22,7 @@ __all__ = [
     "node_record",
     "page_record",
     "sector_log_bytes",
+    "segment_checksums",
     "stream_signature",
 ]
 

@@ -13,16 +13,17 @@ from perdure.ese.editing import EditablePage
 from perdure.ese.headers.log import LOG_HEADER_SIZE
 from perdure.ese.logs.files import log_name, read_logs
 from perdure.ese.pages import PageFlag
-from perdure.testing.ese_logs import LogMaker
+from perdure.testing.ese_logs import LogMaker, segment_checksums
 
 __all__ = ["PageContent", "RewrittenLogs", "pages_of"]
 
 PageContent: TypeAlias = tuple[int, int, int, int, int, bytes, tuple[tuple[bytes, bytes, int], ...]]
 """dbtime, flags, siblings, owner, external header and nodes of a page: all but what differs with every write."""
 
-_PAGE_SIZE_AT = 14
+_SECTORS_AT, _PREVIOUS_SEGMENTS_AT = 12, 653
+_MORE_SEGMENTS = 4
+"""Room for a record that is there twice."""
 _PER_WRITE = int(PageFlag.FLUSH_TYPE_LOW | PageFlag.FLUSH_TYPE_HIGH | PageFlag.PREINITIALISED)
-_SEGMENTS = 2048
 
 
 class RewrittenLogs:
@@ -30,24 +31,26 @@ class RewrittenLogs:
 
     Args:
         folder: Where the logs lie.
-        page_size: Of the databases, bytes.
 
     Attributes:
         generations: The records of every log.
+        first: Generation of the first log.
     """
 
-    def __init__(self, folder: Path, page_size: int) -> None:
-        logs = list(read_logs(_in_order(folder)))
-        headers = [log.header for log in logs if log.header is not None]
-        self._signature = headers[0].signature.raw
-        self._created = [header.created.raw for header in headers]
-        self._first = headers[0].generation
-        self._page_size = page_size
-        self.generations = [
-            [log.records.record(index).content for index in range(len(log.records))]
-            for log in logs
-            if log.records is not None
-        ]
+    def __init__(self, folder: Path) -> None:
+        logs = [log for log in read_logs(_in_order(folder)) if log.header is not None and log.records is not None]
+        self.generations: list[list[bytes]] = []
+        self._logs: list[tuple[str, bytes]] = []
+        self._created: list[bytes] = []
+        for log in logs:
+            assert log.header is not None
+            assert log.records is not None
+            self._logs.append((log.file, log.path.read_bytes()[:LOG_HEADER_SIZE]))
+            self._created.append(log.header.created.raw)
+            self.generations.append([log.records.record(index).content for index in range(len(log.records))])
+        assert logs[0].header is not None
+        self.first = logs[0].header.generation
+        self._signature = logs[0].header.signature.raw
 
     def places(self) -> list[tuple[int, int]]:
         """Log and index of every record."""
@@ -58,13 +61,18 @@ class RewrittenLogs:
         return [list(records) for records in self.generations]
 
     def write(self, folder: Path, generations: Sequence[Sequence[bytes]]) -> None:
-        """Write logs that hold these records into an empty folder."""
-        maker = LogMaker(self._signature, sectors=_SEGMENTS)
-        for index, log in enumerate(maker.chain(generations, self._first, self._created)):
-            content = bytearray(log)
-            struct.pack_into("<H", content, _PAGE_SIZE_AT, self._page_size)
-            content[:4] = xor32(bytes(content[:LOG_HEADER_SIZE])).to_bytes(4, "little")
-            (folder / f"E00{self._first + index:08X}.log").write_bytes(content)
+        """Write logs that hold these records into an empty folder; their headers say what they said before."""
+        before = b""
+        for index, ((name, old), records) in enumerate(zip(self._logs, generations, strict=True)):
+            sectors = int.from_bytes(old[_SECTORS_AT : _SECTORS_AT + 2], "little") + _MORE_SEGMENTS
+            maker = LogMaker(self._signature, sectors=sectors)
+            body = maker.log(records, self.first + index, self._created[index])[LOG_HEADER_SIZE:]
+            header = bytearray(old)
+            struct.pack_into("<H", header, _SECTORS_AT, sectors)
+            struct.pack_into("<Q", header, _PREVIOUS_SEGMENTS_AT, segment_checksums(before) if before else 0)
+            header[:4] = xor32(bytes(header)).to_bytes(4, "little")
+            before = bytes(header) + body
+            (folder / name).write_bytes(before)
 
 
 def pages_of(database: Path, page_size: int) -> dict[int, PageContent]:

@@ -170,6 +170,8 @@ def _housekeeping(connection: Connection, chance: random.Random, kind: float, ro
 
 def commits_of(server: PostgresServer, first: str) -> list[Commit]:
     """All commits from the WAL file ``first`` on, in the order of the log; the server must still have the files."""
+    # After a switch the next file is named before it is there.
+    server.execute("CHECKPOINT")
     last = wal_file(server)
     server.execute("SELECT pg_switch_wal()")
     arguments = ["--path", str(server.data / "pg_wal"), "--rmgr", "Transaction", first, last]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -78,6 +79,60 @@ def test_a_switch_loses_nothing_and_can_be_switched_back(group: AvailabilityGrou
         assert_rows_are_right(group)
     close_log(group)
     assert [copy.failure for copy in group.replicas(NAME)] == [""]
+
+
+class Killed(BaseException):
+    """The end of the process, at a write of its."""
+
+
+@pytest.mark.parametrize(("writes", "clean"), [(0, False), (1, False), (0, True), (1, True)])
+def test_a_group_that_is_killed_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int, clean: bool
+) -> None:
+    """Killed at work, and while a copy replays, a group starts again: no commit is lost and the copies go on."""
+    folders = {name: tmp_path / name for name in ("one", "two")}
+    options = StoreOptions(checkpoint_depth=1, log_resilience=0, write_chance=0.5)
+    plan = StorePlan(page_size=4096, seed=writes)
+
+    def start() -> AvailabilityGroup:
+        return AvailabilityGroup(folders, plan, tmp_path / "journal", SteppingClock(), options)
+
+    killed = start()
+    killed.add_database(NAME, "one", mailboxes=1)
+    killed.add_copy(NAME, "two")
+    if clean:
+        # After a switch the old active copy is clean, and replays on from there.
+        killed.switch(NAME, "two")
+        killed.switch(NAME, "one")
+    killed.hosted(NAME).work(60)
+    engine = killed.hosted(NAME).engine
+    assert engine is not None
+    engine.roll()
+    left, write = writes, os.pwrite
+
+    def write_until_killed(descriptor: int, content: bytes, offset: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return write(descriptor, content, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", write_until_killed)
+        with pytest.raises(Killed):
+            killed.ship()
+    for node in killed.nodes.values():
+        node.store.crash()
+    group = start()
+    assert [copy.failure for copy in group.replicas(NAME)] == [""]
+    work(group, 1)
+    close_log(group)
+    (copy,) = group.replicas(NAME)
+    assert (copy.failure, copy.replayed) == ("", copy.inspected)
+    assert_rows_are_right(group)
+    group.switch(NAME, "two")
+    assert_rows_are_right(group)
+    group.stop()
 
 
 def test_a_failover_loses_only_the_last_log(group: AvailabilityGroup) -> None:

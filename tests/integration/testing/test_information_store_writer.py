@@ -206,6 +206,35 @@ def test_logs_that_another_database_of_the_stream_needs_stay(tmp_path: Path) -> 
     store.stop()
 
 
+@pytest.mark.parametrize("order", ["move", "dismount"])
+def test_a_database_comes_and_goes_while_another_of_the_stream_works(tmp_path: Path, order: str) -> None:
+    """Moving or dismounting one database leaves the transactions of the others on its stream as they are."""
+    plan = StorePlan(page_size=4096, layout=LogLayout.SHARED, seed=4)
+    store = InformationStore(tmp_path / "store", plan, clock=SteppingClock())
+    names = ("Mailbox-01", "Mailbox-02")
+    for name in names:
+        store.add_database(name, mailboxes=1)
+    goes, stays = (store.databases[name] for name in names)
+    for round_ in range(3):
+        store.work(20)
+        while not any(client.session.level for client in stays.clients):
+            stays.step()
+        if order == "move":
+            move(store, goes.name, file=f"moved-{round_}/{goes.name}.edb")
+        else:
+            store.dismount(goes.name)
+        assert any(client.session.level for client in stays.clients)
+        stays.work(20)
+        if order == "dismount":
+            store.mount(goes.name)
+    store.crash()
+    back = InformationStore.open(tmp_path / "store", clock=SteppingClock())
+    back.work(5)
+    back.stop()
+    for name in names:
+        assert Journal.load(back.journal_path(name)).compare(back.databases[name].path) == []
+
+
 def test_repair_and_reset_begin_a_new_stream_and_a_move_does_not(store: InformationStore) -> None:
     """A moved database goes on in its stream; reset, it begins a new one; repaired, it has a new identity too."""
     hosted = store.databases[NAME]

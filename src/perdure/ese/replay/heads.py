@@ -30,6 +30,8 @@ PAGE_IS_NEW = 0xFFFFFFFFFFFFFFFF
 
 _PAGE = struct.Struct("<HBIQQIBHB")
 _NODE = struct.Struct("<HBIQQIBHBIII")
+_made = tuple.__new__
+"""Makes a named tuple without looking at every field by name: this happens for every record."""
 
 
 class PageHead(NamedTuple):
@@ -84,9 +86,9 @@ class NodeHead(NamedTuple):
 
 def page_head(log: bytes, at: int) -> PageHead:
     """The head of the record that begins at a place."""
-    return PageHead._make(_PAGE.unpack_from(log, at + 1))
+    return _made(PageHead, _PAGE.unpack_from(log, at + 1))
 
 
 def node_head(log: bytes, at: int) -> NodeHead:
     """The head of the record that begins at a place."""
-    return NodeHead._make(_NODE.unpack_from(log, at + 1))
+    return _made(NodeHead, _NODE.unpack_from(log, at + 1))

@@ -31,6 +31,9 @@ __all__ = ["Interpreter"]
 _UNDO_INFO, _UNDO, _NEW_PAGE, _ROOT_MOVE = 36, 39, 95, 96
 _MULTIPLE, _SINGLE = 24, 25
 _BEGIN_0, _COMMIT_0 = 8, 9
+_DISTRIBUTED = (53, 54, 55)
+"""BeginDT, PrepCommit, PrepRollback."""
+
 _DBTIME = struct.Struct("<HQ")
 _NOTHING_TO_DO = frozenset(
     (0, 4, 19, 20, 21, 22, 23, 42, 45, 46, 57, 59, 60, 61, 66, 67, 69, 71, 72, 73, 74, 75, 79, *range(82, 92), 97)
@@ -82,6 +85,7 @@ class Interpreter:
             13: self._macro_abort,
             **dict.fromkeys((1, 49, 2, 18, 50, 52, 80), self._end_sessions),
             **dict.fromkeys((17, 51), self._nothing),
+            **dict.fromkeys(_DISTRIBUTED, self._distributed),
             _MULTIPLE: self._create,
             _SINGLE: self._create,
             **dict.fromkeys((CONVERT, CONVERT_2, PAGE_MOVE), self._page),
@@ -250,6 +254,12 @@ class Interpreter:
 
     def _nothing(self, _log: bytes, _at: int, _size: int) -> None:
         return
+
+    def _distributed(self, _log: bytes, _at: int, _size: int) -> None:
+        raise Incapable(
+            "it is part of a transaction that several stores commit together: whether that was committed is known to "
+            "their coordinator only"
+        )
 
     def _unknown(self, _log: bytes, _at: int, _size: int) -> None:
         raise Incapable("what a record of this type does is not known")

@@ -78,6 +78,8 @@ class MacroRedo:
         Raises:
             Contradiction: A page is not as a record expects it, or the records do not belong together.
         """
+        if len(set(macro.records)) < len(macro.records):
+            raise Contradiction("a macro holds the same record twice")
         kinds = {record[0] for record in macro.records}
         if not macro.whole:
             _check_done(self.target, macro)
@@ -156,15 +158,29 @@ def _operation_of(leaf: Split, records: Sequence[bytes]) -> tuple[OperationOfSpl
 
 
 def _check_done(target: ReplayTarget, macro: Macro) -> None:
-    """A macro whose beginning lies before the logs must be on all of its pages."""
-    for record in macro.records:
-        if record[0] == _ROOT_MOVE:
-            continue
-        number = page_head(record, 0).page
+    """A macro whose beginning lies before the logs must be on all of its pages, or those were given up since."""
+    for number in {number for record in macro.records for number in _pages_of(record)}:
         page = target.cache.page(number)
         if page.dbtime < macro.dbtime and number not in target.pending:
-            raise Contradiction(
+            target.lacks(
+                number,
                 f"it is of dbtime {page.dbtime:#x} and lacks the change at {macro.dbtime:#x}, which began in a log "
                 "before those at hand",
-                number,
             )
+
+
+def _pages_of(record: bytes) -> list[int]:
+    """The pages that a record of a macro changes."""
+    if record[0] == _ROOT_MOVE:
+        return []
+    pages = [page_head(record, 0).page]
+    if record[0] in SPLITS:
+        split = Split.of(record)
+        pages += [split.new, split.right]
+    elif record[0] in MERGES:
+        merge = Merge.of(record)
+        pages += [merge.left, merge.right]
+    elif record[0] == PAGE_MOVE:
+        move = PageMove.of(record)
+        pages += [move.destination, move.left, move.right, move.parent]
+    return [page for page in pages if page]

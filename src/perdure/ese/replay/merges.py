@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from perdure.ese.editing import EditablePage, PageNode
 from perdure.ese.replay.before_images import image_of_page
@@ -27,8 +27,7 @@ _FIELDS = struct.Struct("<IQIQIQIIHHHHBBH")
 _IMAGE = struct.Struct("<II")
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(NamedTuple):
     """One Merge record: of the leaf that is merged, or of a page above it.
 
     Args:

@@ -62,7 +62,7 @@ class NodeRecords:
     def insert(self, head: NodeHead, session: Session | None, log: bytes, at: int, existing: Existing) -> None:
         """Insert: a node at a line."""
         key, data = inserted_node(log, at)
-        _remember_insert(head, session, key, data)
+        _remember_insert(head, session, key, data, after=data)
         page = existing(head.page, head.before, head.dbtime)
         if page is None:
             return
@@ -217,7 +217,8 @@ class NodeRecords:
         """
         version = head.version
         if record[0] == INSERT:
-            _remember_insert(head, session, *inserted_node(record, 0))
+            key, data = inserted_node(record, 0)
+            _remember_insert(head, session, key, data, after=data)
             return
         if record[0] == FLAG_INSERT_REPLACE:
             key, data, version = _flag_inserted(record, 0)
@@ -329,12 +330,21 @@ def _flag_inserted(log: bytes, at: int) -> tuple[bytes, bytes, int]:
     return log[start : start + key_size], log[start + key_size : start + key_size + data_size], replaced
 
 
-def _remember_insert(head: NodeHead, session: Session | None, key: bytes, data: bytes) -> None:
+def _remember_insert(
+    head: NodeHead, session: Session | None, key: bytes, data: bytes, *, after: bytes | None = None
+) -> None:
     if session is None or not head.flags & VERSIONED:
         return
     unique, excusable = bool(head.flags & UNIQUE), bool(head.flags & CONCURRENT_INDEX)
     change = Change(
-        ChangeKind.INSERT, head.version, head.root, unique, key, b"" if unique else data, excusable=excusable
+        ChangeKind.INSERT,
+        head.version,
+        head.root,
+        unique,
+        key,
+        b"" if unique else data,
+        excusable=excusable,
+        after=after,
     )
     session.remember(head.level, change)
 
@@ -342,7 +352,9 @@ def _remember_insert(head: NodeHead, session: Session | None, key: bytes, data: 
 def _replace_change(head: NodeHead, version: int, node: PageNode, data: bytes) -> Change:
     # A replace that changed nothing is taken back without a record.
     excusable = bool(head.flags & CONCURRENT_INDEX) or node.data == data
-    return Change(ChangeKind.REPLACE, version, head.root, True, node.key, before=node.data, excusable=excusable)
+    return Change(
+        ChangeKind.REPLACE, version, head.root, True, node.key, before=node.data, excusable=excusable, after=data
+    )
 
 
 def _check_order(page: EditablePage, line: int, *, unique: bool) -> None:

@@ -46,6 +46,7 @@ class PageCache:
     def __init__(self, descriptor: int, page_size: int, file: str, memory: int) -> None:
         self._descriptor, self._size, self.file = descriptor, page_size, file
         self._half = max(_FEWEST, memory // (_BYTES_PER_BYTE * page_size)) // 2
+        self._blank = bytes(page_size)
         self._young: dict[int, EditablePage] = {}
         self._old: dict[int, EditablePage] = {}
         self._changed: set[int] = set()
@@ -140,7 +141,7 @@ class PageCache:
 
     def _read(self, number: int) -> EditablePage:
         content = os.pread(self._descriptor, self._size, (number + HEADER_PAGES - 1) * self._size)
-        if len(content) < self._size:
+        if len(content) < self._size or content == self._blank:
             return EditablePage(self._size, number, file=self.file)
         if page_state(content, number) is PageState.DAMAGED:
             fixed = correct_page(content, number)

@@ -13,7 +13,7 @@ from perdure.ese.replay.stops import StopAt
 from perdure.ese.structures import LogPosition
 from perdure.model.errors import BadInput
 
-__all__ = ["ReplayPlan", "plan_replay"]
+__all__ = ["ReplayPlan", "before_image", "plan_replay"]
 
 _HEAD = 1 << 16
 _USABLE = (DatabaseState.CLEAN_SHUTDOWN, DatabaseState.DIRTY_SHUTDOWN, DatabaseState.DIRTY_AND_PATCHED)
@@ -107,7 +107,9 @@ def _onto_clean(header: DatabaseHeader, stream: LogStream, stop: StopAt) -> Repl
     else:
         logs = _until(stream.from_generation(first, first, stop), stop)
     if stop.position is not None and stop.position < header.consistent:
-        raise _before_image(stop, header.consistent)
+        raise before_image(stop, header.consistent)
+    if not logs and stop.ends_before(header.consistent_time):
+        raise before_image(stop, header.consistent)
     return ReplayPlan(header, stream, logs, header.page_size, header.consistent, stop)
 
 
@@ -124,8 +126,11 @@ def _onto_dirty(header: DatabaseHeader, file: str, stream: LogStream, stop: Stop
                 code="ese-log-time-mismatch",
                 hint="take the logs that were stored with this image",
             )
-    if not logs:
-        raise _before_image(stop, LogPosition(first, 0, 0))
+    # Whatever lies before the first log that it needs is in the image, and no log at hand tells what that is.
+    earliest = LogPosition(first, 0, 0)
+    too_early = stop.position is not None and stop.position < earliest
+    if not logs or too_early or stop.ends_before(logs[0].header.created):
+        raise before_image(stop, earliest)
     return ReplayPlan(header, stream, logs, header.page_size, LogPosition(needed + 1, 0, 0), stop)
 
 
@@ -146,7 +151,8 @@ def _check_reachable(stop: StopAt, first: int, logs: Sequence[StreamLog], last: 
         )
 
 
-def _before_image(stop: StopAt, earliest: LogPosition) -> ReplayRefused:
+def before_image(stop: StopAt, earliest: LogPosition) -> ReplayRefused:
+    """The error that says that an image holds too much for a position."""
     return ReplayRefused(
         f"{stop} lies before {earliest}, which the image already holds: it cannot be taken back there",
         code="ese-replay-before-image",

@@ -24,11 +24,11 @@ from perdure.ese.replay.errors import (
     ReplayRefused,
     ReplayUnsupported,
 )
-from perdure.ese.replay.image_check import check_not_newer
+from perdure.ese.replay.image_check import Stopped, check_not_newer
 from perdure.ese.replay.interpreter import Interpreter
 from perdure.ese.replay.log_stream import joined_logs
 from perdure.ese.replay.page_cache import PageCache
-from perdure.ese.replay.plans import ReplayPlan
+from perdure.ese.replay.plans import ReplayPlan, before_image
 from perdure.ese.replay.sizes import SizeRecords
 from perdure.ese.replay.stops import record_end, records_before
 from perdure.ese.replay.target import ReplayTarget
@@ -143,7 +143,8 @@ class Redo:
                 self._read(log)
             if self._stopped is not None:
                 # What the image holds of records behind the stop shows only in the logs that it needs.
-                check_not_newer(self.interpreter, log, self._stopped, plan.newer_until)
+                stopped = Stopped(self.interpreter, self.signature, self._stopped, plan.newer_until)
+                check_not_newer(stopped, log, self._attachments)
                 if log.generation is not None and log.generation + 1 >= plan.newer_until.generation:
                     break
             progress(size, sum(sizes))
@@ -189,6 +190,9 @@ class Redo:
                 code="ese-replay-position",
                 hint="name a position that the log holds, or its generation alone",
             )
+        image = self._plan.image
+        if stop is not None and image is not None and image.clean and stop < self._plan.newer_until:
+            raise before_image(self._plan.stop, self._plan.newer_until)
         end = len(records) if stop is None else records_before(records, stop)
         self._log = records
         border = self._border(records)
@@ -257,12 +261,11 @@ class Redo:
 
     def _apply(self, records: Records, first: int, end: int) -> None:
         content = records.content.data.tobytes() if first < end else b""
-        types, handlers = records.types.tolist(), self.interpreter.handlers
-        starts, sizes = records.starts.tolist(), records.sizes.tolist()
+        handlers = self.interpreter.handlers
+        which = (column[first:end].tolist() for column in (records.types, records.starts, records.sizes))
         try:
-            for index in range(first, end):
-                self._index = index
-                handlers[types[index]](content, starts[index], sizes[index])
+            for self._index, (kind, start, size) in enumerate(zip(*which, strict=True), first):
+                handlers[kind](content, start, size)
         except Contradiction as error:
             raise self._inconsistent(str(error)) from error
         except EseDamaged as error:
@@ -309,6 +312,8 @@ class Redo:
                 code="ese-replay-ambiguous",
                 hint="say which one with --name",
             )
+        if self.signature == mark.signature:
+            raise self._inconsistent(f"the database {mark.path} is made a second time")
         self.signature, self.original = mark.signature, mark.path
         target = self.interpreter.target
         target.cache.truncate(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from perdure.ese.editing import EditablePage, PageNode
 from perdure.ese.pages import PageFlag
@@ -27,8 +27,7 @@ _IMAGE = struct.Struct("<II")
 _LEAF = int(PageFlag.LEAF)
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(NamedTuple):
     """One Split record: a page that is split, or, if ``new`` is 0, the parent that only gets a pointer.
 
     Args:
@@ -79,37 +78,23 @@ class Split:
         (new, right, right_before, _parent, _parent_before, root, objid, kind, operation, *lines) = _FIELDS.unpack_from(
             record, PAGE_BODY
         )
-        operation_line, split_line, count, new_flags, split_flags, _free, _new_free, _prefix, new_prefix_line = lines[
-            :9
-        ]
-        old_size, new_size, key_size = lines[9:]
+        (operation_line, split_line, count, new_flags, split_flags, _free, _new_free, _prefix, prefix_line, *sizes) = (
+            lines
+        )
+        old_size, new_size, key_size = sizes
         at = PAGE_BODY + _FIELDS.size
         image_flags = image_size = 0
         if record[0] == SPLIT_2:
             image_flags, image_size = _IMAGE.unpack_from(record, at)
             at += _IMAGE.size
-        ends = [at + key_size, at + key_size + old_size, at + key_size + old_size + new_size]
-        return Split(
-            head=page_head(record, 0),
-            new=new,
-            right=right,
-            right_before=right_before,
-            root=root,
-            objid=objid,
-            kind=kind,
-            operation=operation,
-            operation_line=operation_line,
-            split_line=split_line,
-            lines=count,
-            new_flags=new_flags,
-            split_flags=split_flags,
-            new_prefix_line=new_prefix_line,
-            separator=record[at : ends[0]],
-            old_prefix=record[ends[0] : ends[1]],
-            new_prefix=record[ends[1] : ends[2]],
-            image=record[ends[2] : ends[2] + image_size],
-            image_flags=image_flags,
-        )
+        old_at = at + key_size
+        new_at = old_at + old_size
+        image_at = new_at + new_size
+        numbers = (new, right, right_before, root, objid, kind, operation, operation_line, split_line, count)
+        keys = (record[at:old_at], record[old_at:new_at], record[new_at:image_at])
+        image = record[image_at : image_at + image_size]
+        # One field after the other in their order: a log can have a split for every few records.
+        return Split(page_head(record, 0), *numbers, new_flags, split_flags, prefix_line, *keys, image, image_flags)
 
     @property
     def of_leaf(self) -> bool:
@@ -121,8 +106,7 @@ class Split:
         return self.kind != APPEND
 
 
-@dataclass(frozen=True, slots=True)
-class OperationOfSplit:
+class OperationOfSplit(NamedTuple):
     """The record of the change that a split makes room for.
 
     Args:

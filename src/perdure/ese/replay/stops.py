@@ -36,6 +36,10 @@ class StopAt:
         """Whether it is not just the end of the logs."""
         return self.position is not None or self.time is not None
 
+    def ends_before(self, moment: LogTime) -> bool:
+        """Whether it is a time before a moment of the log."""
+        return self.time is not None and _moment(moment) > self.time
+
     def position_in(self, segments: Segments) -> LogPosition | None:
         """The position in a log before which replay ends, ``None`` if it goes on behind this log."""
         candidates = []
@@ -44,7 +48,7 @@ class StopAt:
             candidates.append(max(at, _beginning(segments)))
         if self.time is not None:
             for index in range(segments.count):
-                if _moment(segments.content[index].tobytes()) > self.time:
+                if self.ends_before(LogTime(segments.content[index].tobytes()[16:24])):
                     candidates.append(LogPosition(segments.generation, segments.first + index, 0))
                     break
         return min(candidates, default=None)
@@ -110,8 +114,8 @@ def _beginning(segments: Segments) -> LogPosition:
     return LogPosition(segments.generation, 0, 0)
 
 
-def _moment(segment: bytes) -> datetime:
-    moment = LogTime(segment[16:24]).moment
+def _moment(time: LogTime) -> datetime:
+    moment = time.moment
     if moment is None:
         return datetime.min.replace(tzinfo=UTC)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -76,7 +76,7 @@ class ReplayTarget:
         Raises:
             Contradiction: The page is neither as it was before the change nor newer.
         """
-        if number in self.pending:
+        if self.pending and number in self.pending:
             return None
         page = self.cache.page(number)
         if page.dbtime == before and before < after:
@@ -120,7 +120,7 @@ class ReplayTarget:
     def _unusual(self, page: EditablePage, before: int, after: int) -> EditablePage | None:
         number, stamp = page.number, page.dbtime
         if not page.written or stamp in (_SHRUNK, _REVERTED):
-            self._lacks(number, "it was never written, and the record changes it")
+            self.lacks(number, "it was never written, and the record changes it")
             return None
         if stamp >= after:
             if not self.may_be_newer:
@@ -136,14 +136,19 @@ class ReplayTarget:
             return page
         if stamp < before:
             what = f"it is of dbtime {stamp:#x}, and the record expects {before:#x}: a change before it is missing"
-            self._lacks(number, what)
+            self.lacks(number, what)
             return None
         raise Contradiction(
             f"it is of dbtime {stamp:#x}, and the record expects {before:#x}: it holds a change that is not in the log",
             number,
         )
 
-    def _lacks(self, number: int, what: str) -> None:
+    def lacks(self, number: int, what: str) -> None:
+        """A page lacks a change of before the image: that is fine only if a later record gives the page up.
+
+        Raises:
+            Contradiction: The records at hand lie behind the image.
+        """
         if not self.may_be_newer:
             raise Contradiction(what, number)
         self.pending[number] = f"{self.where()}: page {number}: {what}"

@@ -41,6 +41,7 @@ class Change(NamedTuple):
         offset: Where in the data a delta was added.
         delta: What was added.
         excusable: Whether a rollback may leave no trace of it in the log.
+        after: The data that it left, ``None`` if they are not known. Nobody else may have changed them since.
     """
 
     kind: ChangeKind
@@ -53,6 +54,7 @@ class Change(NamedTuple):
     offset: int = 0
     delta: int = 0
     excusable: bool = False
+    after: bytes | None = None
 
 
 @dataclass(slots=True)

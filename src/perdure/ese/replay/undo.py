@@ -114,6 +114,12 @@ def _take_back(page: EditablePage, line: int, change: Change) -> None:
         raise Contradiction(
             f"line {line} holds the key {node.key.hex()}, and a change of {change.key.hex()} is taken back", page.number
         )
+    if change.after is not None and node.data != change.after:
+        raise Contradiction(
+            f"the node on line {line} was changed by somebody else since its {change.kind.name.lower()} (version "
+            f"{change.version:#x}), which is taken back: the end of its transaction is missing",
+            page.number,
+        )
     deleted = bool(node.flags & _DELETED)
     if deleted != (change.kind is ChangeKind.FLAG_DELETE):
         raise Contradiction(

@@ -219,7 +219,7 @@ class Engine:
     def dismount(self, name: str) -> None:
         """Write everything of a database and detach it: it needs no log then."""
         database = self.databases[name]
-        self._end_transactions()
+        self._end_transactions(database)
         self.clean_up()
         file = database.file
         self.make_durable()
@@ -342,9 +342,11 @@ class Engine:
         assert chosen is not None, f"{path} has no sound header"
         return DatabaseFields.decode(chosen)
 
-    def _end_transactions(self) -> None:
+    def _end_transactions(self, database: MountedDatabase) -> None:
+        """Roll back what sessions have under way in a database; those of others on the stream go on."""
+        trees = {id(tree) for tree in database.trees()}
         for session in self.sessions:
-            while session.level:
+            while any(id(version.tree) in trees for version in session.versions):
                 session.roll_back()
 
     def _mark_dirty(self, database: MountedDatabase) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "DBTIME_NONE",
@@ -58,8 +59,7 @@ class Operation:
     DELTA = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(NamedTuple):
     """Who changes a page.
 
     Args:
@@ -73,8 +73,7 @@ class Actor:
     level: int
 
 
-@dataclass(frozen=True, slots=True)
-class PageTarget:
+class PageTarget(NamedTuple):
     """Which page changes, from which ``dbtime`` to which."""
 
     dbid: int
@@ -85,8 +84,7 @@ class PageTarget:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NodeTarget:
+class NodeTarget(NamedTuple):
     """Which tree the page belongs to, and the version that a later undo names."""
 
     root: int

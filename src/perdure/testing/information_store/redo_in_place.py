@@ -98,11 +98,13 @@ def redo_in_place(path: Path, logs: Sequence[Path], page_size: int) -> RedoneDat
     if not plan.logs:
         return RedoneDatabase(fields, (), {}, {}, 0)
     last = plan.logs[-1].header
-    if fields.state != CLEAN:
-        # Pages are about to hold changes of all these logs.
-        fields.max_required = fields.max_committed = last.generation
-        fields.max_required_time = fields.max_committed_time = last.created.raw
-        write_fields(path, fields)
+    # Pages are about to hold changes of all these logs: whoever dies meanwhile must know that when it begins again.
+    if fields.state == CLEAN:
+        fields.state = DIRTY
+        fields.min_required = fields.min_consistent = plan.logs[0].header.generation
+    fields.max_required = fields.max_committed = last.generation
+    fields.max_required_time = fields.max_committed_time = last.created.raw
+    write_fields(path, fields)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         redo = Redo(plan, descriptor, path.name, name="", memory=_MEMORY)

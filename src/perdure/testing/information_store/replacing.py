@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from perdure.testing.information_store.page_records import Actor, NodeTarget, PageTarget, replace, replace_by_difference
+from perdure.testing.information_store.tree_pages import common_length
 
 __all__ = ["replace_record"]
 
@@ -35,12 +36,8 @@ def _edits(old: bytes, new: bytes) -> list[tuple[int, int, bytes]]:
         last = (differing.bit_length() - 1) >> 3
         return [(begin, end - begin, new[begin:end]) for begin, end in _runs(old, new, first, last)]
     common = min(len(old), len(new))
-    prefix = 0
-    while prefix < common and old[prefix] == new[prefix]:
-        prefix += 1
-    suffix = 0
-    while suffix < common - prefix and old[-1 - suffix] == new[-1 - suffix]:
-        suffix += 1
+    prefix = common_length(old, new)
+    suffix = min(common - prefix, common_length(old[::-1], new[::-1]))
     return [(prefix, len(old) - suffix - prefix, new[prefix : len(new) - suffix])]
 
 

@@ -112,7 +112,7 @@ class SmallBase:
     """
 
     page_size: int
-    files: dict[str, bytes]
+    files: dict[str, bytes] = field(repr=False)
 
     @property
     def log_segments(self) -> int:
@@ -175,7 +175,7 @@ class SmallStore:
 
     Attributes:
         captured: Images that were taken, with their logs.
-        crashed: As those of the last crash.
+        begun: What it began with.
     """
 
     folder: Path
@@ -189,8 +189,7 @@ class SmallStore:
         self.live.mkdir(parents=True)
         for name, content in self.base.files.items():
             (self.live / name).write_bytes(content)
-        self.begin_image = self.folder / "begin.edb"
-        shutil.copyfile(self.path, self.begin_image)
+        self.begun = self._taken("begun", 1)
         self._clock = SteppingClock()
         self._clock.moment = self._clock.moment.replace(hour=9)
         self._chance = Random(self.seed)  # noqa: S311 - decides when, guards nothing
@@ -309,6 +308,7 @@ class SmallStore:
         def delete(table: StoreTable, session: Session, before: _Row | None) -> _Row | None:
             if before is not None:
                 table.delete(session, before.stored)
+            return None
 
         self._change(operation, delete)
 
@@ -362,6 +362,13 @@ class SmallStore:
         self._engine.stop()
         self._start()
 
+    def _reattach(self, _operation: Operation) -> None:
+        """Dismount and mount while the log goes on."""
+        self._abandon()
+        self._engine.dismount(NAME)
+        self._engine.leave([client.session for client in self._clients])
+        self._mount()
+
     def _crash(self, operation: Operation) -> None:
         """Die, perhaps with the machine's power, and recover."""
         self._crash_now(power=self.may_lose_power and operation.size % 2 == 1)
@@ -401,8 +408,11 @@ class SmallStore:
             engine.start()
         else:
             engine.start(close_stream_end(self._disk, self.live, _BASE, end))
-        self._database = engine.mount(NAME, self.path, _GUID, _schemas(set()))
-        self._clients = [_Client(engine.session()) for _ in range(_SESSIONS)]
+        self._mount()
+
+    def _mount(self) -> None:
+        self._database = self._engine.mount(NAME, self.path, _GUID, _schemas(set()))
+        self._clients = [_Client(self._engine.session()) for _ in range(_SESSIONS)]
 
     def _taken(self, name: str, place: int = 0) -> Captured:
         folder = self.folder / name

@@ -24,6 +24,7 @@ __all__ = [
     "TreeNode",
     "TreePage",
     "child_of",
+    "common_length",
     "read_tree_page",
     "sealed_pages",
     "shared_length",
@@ -59,13 +60,15 @@ def shared_length(key: bytes, prefix: bytes) -> int:
     """How many bytes of a key are not stored because the page's prefix has them: 0 if that saves nothing."""
     if key[:_SHORTEST_PREFIX] != prefix[:_SHORTEST_PREFIX]:
         return 0
-    if key.startswith(prefix):
-        length = len(prefix)
-    else:
-        length, most = _SHORTEST_PREFIX, min(len(key), len(prefix))
-        while length < most and key[length] == prefix[length]:
-            length += 1
+    length = len(prefix) if key.startswith(prefix) else common_length(key, prefix)
     return length if length >= _SHORTEST_PREFIX else 0
+
+
+def common_length(one: bytes, other: bytes) -> int:
+    """How many bytes two byte strings begin with in common."""
+    most = min(len(one), len(other))
+    differing = int.from_bytes(one[:most], "big") ^ int.from_bytes(other[:most], "big")
+    return most - (differing.bit_length() + 7) // 8
 
 
 def child_of(node: TreeNode) -> int:
@@ -168,7 +171,10 @@ class TreePage:
     def replace(self, line: int, node: TreeNode) -> None:
         """Put a node in the place of another."""
         old = self.nodes[line]
-        self.used += self.cost(node[0], node[1]) - self.cost(old[0], old[1])
+        if node[0] == old[0]:
+            self.used += len(node[1]) - len(old[1])
+        else:
+            self.used += self.cost(node[0], node[1]) - self.cost(old[0], old[1])
         self.nodes[line] = node
 
     def flag(self, line: int, flags: int) -> None:

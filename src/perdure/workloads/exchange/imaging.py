@@ -19,7 +19,7 @@ from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 from perdure.workloads.contract import BaseImage, ImageReader
 from perdure.workloads.exchange.backup_set import BackupSet
-from perdure.workloads.exchange.changed_map import changes_since, confirmed_pages, join_changes, log_names
+from perdure.workloads.exchange.changed_map import changes_since, confirmed_pages, log_names
 from perdure.workloads.exchange.choosing import backup_kind, copies_for_image
 from perdure.workloads.exchange.copies import StoreCopy, Survey
 from perdure.workloads.exchange.freezing import FrozenCopy, freeze_copy
@@ -86,8 +86,8 @@ def take_image(
     """
     copy = copies_for_image(found, options, token)[0]
     noted: list[str] = []
-    choosing = _Choosing(found, base, token)
     name = _database_name(copy, base)
+    choosing = _Choosing(found, base, token, name)
     with freeze_copy(
         copy,
         backup_kind(copy, options, ledger),
@@ -118,7 +118,7 @@ def _database_name(copy: StoreCopy, base: BaseImage | None) -> str:
 class _Choosing:
     """Chooses pages while a copy is frozen; what can be known before the freeze is found out before."""
 
-    def __init__(self, found: Survey, base: BaseImage | None, token: StreamToken | None) -> None:
+    def __init__(self, found: Survey, base: BaseImage | None, token: StreamToken | None, name: str) -> None:
         self._base, self._token = base, token
         self._found = found
         self._later: list[PageChanges] = []
@@ -126,7 +126,7 @@ class _Choosing:
             return
         self._database = Signature(token.database)
         self._base_needs = min(log_names(list(base.sizes)), default=base.position.generation - token.offset)
-        self._known = changes_since(base, self._database)
+        self._known = changes_since(base, name, self._database)
         self._next = token.next_generation
         self._read_on()
 
@@ -143,8 +143,7 @@ class _Choosing:
             # Another copy than before, which lags further behind: what it has not written yet must come from it.
             return None
         later = self._changes_up_to(current)
-        found = None if later is None else join_changes([*self._known, *later])
-        pages = None if found is None else confirmed_pages(found, reader)
+        pages = None if later is None else confirmed_pages(self._known, later, reader)
         if pages is None:
             return None
         grown = np.arange(base.sizes[reader.name] // reader.page_size, reader.size // reader.page_size, dtype=np.int64)

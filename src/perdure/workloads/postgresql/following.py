@@ -57,6 +57,7 @@ class Follower:
         received: LSN up to which bytes have come in.
         goal: LSN that was flushed when following began: whoever ships the log ships it at least up to there.
         backup_ends: Continuity tokens at the ends of backups, by LSN, while an image is made.
+        record_ends: The same at ends of some other records.
     """
 
     pending: PendingWal
@@ -72,6 +73,7 @@ class Follower:
         self.received = self.goal = 0
         self._spools: list[Spool] = []
         self.backup_ends: dict[int, ChainToken] = {}
+        self.record_ends: dict[int, ChainToken] = {}
 
     # --- beginning -------------------------------------------------------------------------------
 
@@ -244,6 +246,18 @@ class Follower:
             token = self.pending.token_at(end)
             if token is not None:
                 self.backup_ends[end] = token
+        self.note_record_end()
+
+    def token_behind(self, lsn: int) -> ChainToken | None:
+        """The token at an end that was noted while an image was made."""
+        return self.backup_ends.get(lsn) or self.record_ends.get(lsn)
+
+    def note_record_end(self) -> None:
+        """Note where the last record ends that is here."""
+        end = self.pending.walked
+        token = self.pending.token_at(end) or (self.pending.token if end == self.pending.position.place else None)
+        if token is not None:
+            self.record_ends[end] = token
 
     # --- promotion -------------------------------------------------------------------------------
 

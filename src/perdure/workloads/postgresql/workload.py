@@ -68,7 +68,7 @@ class PostgresqlWorkload:
         normal, cluster, missing, size = self._look(location)
         require_nothing_missing(location, missing)
         place = visible_data_directory(cluster)
-        where = f"data directory {place}" if place else "its data directory is not visible here"
+        where = f"data directory {place}" if place else "images over the network"
         name = cluster.settings.get("cluster_name", "")
         spaces = f", {len(cluster.tablespaces)} tablespaces" if cluster.tablespaces else ""
         return WorkloadInfo(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 from protected_cluster import ProtectedCluster, watching
+from standbys import caught_up, either, standby_of, until
 
 from perdure.model.targets import AtPosition
 from perdure.protection.log_serving import serve_log
@@ -19,13 +17,6 @@ from perdure.workloads.postgresql.history import parse_history
 from perdure.workloads.postgresql.lsn import segment_name
 
 ROWS = "SELECT id FROM ledger"
-
-
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def rows(scene: ProtectedCluster, to: AtPosition | None = None) -> set[int]:
@@ -61,23 +52,6 @@ def test_crashes_of_the_server_and_cuts_of_the_network_cost_nothing(each_version
     assert len(timeline_of(scene.vault, scene.protected.source.id).points) == 1
     commits = commits_of(scene.server, first)
     assert rows(scene) == load.rows_before(commits, len(commits)) >= load.acknowledged
-
-
-def standby_of(scene: ProtectedCluster) -> PostgresServer:
-    data = scene.root / "standby"
-    scene.server.program("pg_basebackup", "-D", str(data), "-R", "-c", "fast", "-d", scene.server.conninfo)
-    return PostgresServer(scene.server.major, data)
-
-
-def either(*servers: PostgresServer) -> str:
-    """Whichever takes writes."""
-    hosts, ports = ",".join("127.0.0.1" for _ in servers), ",".join(str(server.port) for server in servers)
-    return f"host={hosts} port={ports} user=postgres dbname=postgres target_session_attrs=read-write"
-
-
-def caught_up(standby: PostgresServer, server: PostgresServer) -> None:
-    end = server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
-    until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{end}'")[0][0])
 
 
 @pytest.mark.slow
