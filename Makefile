@@ -6,7 +6,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.perdure-installed
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 .PHONY: demo test bench lint format clean setup test-packages
 
@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml tools/make-venv
 	touch $@
 
 test-packages:
-	@tools/want-debian-packages setfacl=acl setfattr=attr
+	@tools/want-debian-packages setfacl=acl setfattr=attr mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs
 	@tools/want-npm-packages azurite@3.37.0
 
 clean:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,24 +11,20 @@ from pathlib import Path
 import pytest
 
 from perdure.testing.command_line import CommandLine, query, wait_until_said, write
+from perdure.testing.small_disk import MAY_MOUNT, filled, small_disk
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root and mount to make a small file system"
-)
+pytestmark = pytest.mark.skipif(not MAY_MOUNT, reason="needs root and mount to make a small file system")
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {made.stderr.decode().strip()}")
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            place = held.enter_context(small_disk(tmp_path / "small", 6))
+        except OSError as error:
+            pytest.skip(str(error))
         yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.fixture
@@ -56,19 +51,6 @@ def grow(mebibytes: int) -> tuple[str, ...]:
         "SELECT randomblob(4000) FROM n"
         for _ in range(mebibytes)
     )
-
-
-@contextlib.contextmanager
-def filled(place: Path) -> Iterator[None]:
-    """Take all the room that is left."""
-    ballast = place / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-    try:
-        yield
-    finally:
-        ballast.unlink()
 
 
 def test_a_pool_that_fills_up_during_the_first_replica(small: Path, perdure: CommandLine, database: Path) -> None:

@@ -22,7 +22,8 @@ from perdure.model.positions import Position
 from perdure.model.targets import AtPoint, AtPosition, AtTime, Latest, Target
 from perdure.protection.home import Home
 from perdure.protection.image_verbs import check, express_full, protect, synchronize
-from perdure.protection.live import LiveSource, open_session
+from perdure.protection.live import LiveSource
+from perdure.protection.live_session import open_session
 from perdure.protection.points import timeline_rows
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import recover
@@ -175,7 +176,7 @@ class RealSqlite(RuleBasedStateMachine):
     @rule()
     def perdure_comes(self) -> None:
         self.live = self.stack.enter_context(open_session(self.protected, "watch"))
-        if self.live.lost:
+        if self.live.must_compare:
             self.live.express_full("first replica")
             self.count_off()
 

@@ -13,12 +13,16 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from perdure import __version__
+from perdure.cli.ending import Ending
 from perdure.cli.output import fail, remark
 from perdure.model.errors import BadInput, PerdureError
 
 __all__ = ["app", "main", "run"]
 
 _COMMANDS = "perdure.cli.commands"
+
+_SERVER_STOPS = 200
+"""PostgreSQL takes a lower status of its ``restore_command`` for the end of the log, and would end a recovery there."""
 
 app = App(
     name="perdure",
@@ -50,6 +54,7 @@ for _name in (
     "check",
     "points",
     "recover",
+    "wal-fetch",
     "drill",
     "browse",
     "verify",
@@ -78,21 +83,25 @@ exchange.command(f"{_COMMANDS}.exchange:truncation")
 
 def main() -> NoReturn:
     """Run the program."""
+    ending = Ending()
     signal.signal(signal.SIGTERM, _end)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        ending.status = run(sys.argv[1:])
+    except SystemExit as end:
+        ending.status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.exit(ending.status)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit status (see :mod:`perdure.model.errors`)."""
-    as_json = "--json" in arguments
     try:
         status = app(list(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
-        return fail(_usage_error(error), as_json=as_json)
+        return _failed(_usage_error(error), arguments)
     except PerdureError as error:
-        return fail(error, as_json=as_json)
+        return _failed(error, arguments)
     except KeyboardInterrupt:
         remark("interrupted; what was acknowledged before is durable")
         return 128 + signal.SIGINT
@@ -103,7 +112,12 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort is a message, not a traceback
         if os.environ.get("PERDURE_DEBUG") == "1":
             traceback.print_exc()
-        return fail(_bug(error), as_json=as_json)
+        return _failed(_bug(error), arguments)
+
+
+def _failed(error: PerdureError, arguments: Sequence[str]) -> int:
+    status = fail(error, as_json="--json" in arguments)
+    return _SERVER_STOPS if arguments[:1] == ["wal-fetch"] else status
 
 
 def _usage_error(error: CycloptsError) -> BadInput:

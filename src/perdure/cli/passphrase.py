@@ -18,7 +18,7 @@ from perdure.model.errors import BadInput
 if TYPE_CHECKING:
     from perdure.repository.keys import Secret
 
-__all__ = ["VARIABLE", "as_secret", "new_passphrase", "read_passphrase"]
+__all__ = ["VARIABLE", "as_secret", "new_passphrase", "passphrase_file", "read_passphrase"]
 
 VARIABLE = "PERDURE_PASSPHRASE_FILE"
 
@@ -36,7 +36,7 @@ def read_passphrase(file: Path | None, *, what: str = "the storage pool") -> byt
     Raises:
         BadInput: There is no passphrase to be had, or it is empty.
     """
-    file = file or _file_of_the_environment()
+    file = passphrase_file(file)
     if file is not None:
         return _first_line(file)
     if not sys.stdin.isatty():
@@ -46,6 +46,11 @@ def read_passphrase(file: Path | None, *, what: str = "the storage pool") -> byt
             hint=f"name a file that holds it with --passphrase-file, or in {VARIABLE}",
         )
     return _not_empty(_typed(f"Passphrase of {what}: "), "the passphrase")
+
+
+def passphrase_file(file: Path | None) -> Path | None:
+    """The file that is read: the one that the person named, else the environment's, else none."""
+    return file or _file_of_the_environment()
 
 
 def new_passphrase(

@@ -23,9 +23,9 @@ __all__ = ["Session"]
 class Session:
     """Opens pools and sources for a command, each once, and closes them when the command ends."""
 
-    def __init__(self, options: CommonOptions) -> None:
+    def __init__(self, options: CommonOptions, home: Home | None = None) -> None:
         self.options = options
-        self.home = Home.from_environment()
+        self.home = home or Home.from_environment()
         self._closing = contextlib.ExitStack()
         self._pools: dict[str, Pool] = {}
         self._secrets: dict[Path | None, Secret] = {}
@@ -117,6 +117,10 @@ class Session:
         if pool is None:
             return self.protected_source(self.home.find_source(name))
         return self._copied(name, self.pool_at(pool, remember=False))
+
+    def url_of(self, protected: Protected) -> str:
+        """Where the pool of a source that was opened here lies."""
+        return self._pools[protected.vault.id].storage.url
 
     def _copied(self, name: str, pool: Pool) -> Protected:
         from perdure.protection.protected import Protected, workload_for

@@ -43,6 +43,14 @@ _PAGE_AT: dict[int, tuple[int, ...]] = {
 }
 """Where page numbers are in records whose database number is at offset 3."""
 
+_NAMES = np.zeros((5, 256), np.int64)
+"""The same as columns: the first place in a record of every type, the second, and so on; 0 where there is none."""
+for _kind, _places in _PAGE_AT.items():
+    _NAMES[: len(_places), _kind] = _places
+
+_BEGINS_OR_ENDS = (_CREATE, _ATTACH, _DETACH)
+"""Records that change which database a number means."""
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseChanges:
@@ -120,33 +128,39 @@ class _Following:
         return [changes for changes in found if len(changes.pages) or changes.created or changes.last_page is not None]
 
     def read(self, records: Records, start: LogPosition | None) -> None:
-        """Collect from the records of one log; a database number keeps its meaning between the marks."""
+        """Collect from the records of one log; a database number keeps its meaning from one attachment to the next."""
         types = records.types
         first = _first_from(records, start)
-        marks = np.flatnonzero(_IS_RARE[types])
         begin = 0
-        for mark in [*marks.tolist(), len(records)]:
-            self._collect(records, types, max(begin, first), mark)
-            if mark < len(records):
-                self._mark(records.record(mark), counts=mark >= first)
-            begin = mark + 1
+        for mark in np.flatnonzero(_IS_RARE[types]).tolist():
+            if types[mark] in _BEGINS_OR_ENDS:
+                self._collect(records, types, max(begin, first), mark)
+                begin = mark + 1
+            self._mark(records.record(mark), counts=mark >= first)
+        self._collect(records, types, max(begin, first), len(records))
 
     def _collect(self, records: Records, types: NDArray[np.uint8], begin: int, end: int) -> None:
-        some = types[begin:end]
-        for kind in np.unique(some):
-            offsets = _PAGE_AT.get(int(kind))
-            if offsets is None:
-                continue
-            starts = records.starts[begin:end][some == kind]
-            dbids = records.content[starts + 3]
-            for offset in offsets:
-                pages = _numbers(records.content, starts + offset)
-                self._add(dbids, pages)
+        starts, kinds = records.starts[begin:end], types[begin:end]
+        named = _NAMES[0, kinds] > 0
+        starts, kinds = starts[named], kinds[named]
+        if not len(starts):
+            return
+        dbids = records.content[starts + 3]
+        pages = [_numbers(records.content, starts + _NAMES[0, kinds])]
+        owners = [dbids]
+        several = np.flatnonzero(_NAMES[1, kinds])
+        for column in _NAMES[1:]:
+            offsets = column[kinds[several]]
+            more = several[offsets > 0]
+            pages.append(_numbers(records.content, starts[more] + offsets[offsets > 0]))
+            owners.append(dbids[more])
+        self._add(np.concatenate(owners), np.concatenate(pages))
 
     def _add(self, dbids: NDArray[np.uint8], pages: Pages) -> None:
         real = (pages != 0) & (pages != _NONE)
-        for dbid in np.unique(dbids):
-            self._of(int(dbid)).parts.append(np.unique(pages[real & (dbids == dbid)]))
+        dbids, pages = dbids[real], pages[real]
+        for dbid in np.flatnonzero(np.bincount(dbids)).tolist():
+            self._of(dbid).parts.append(np.unique(pages[dbids == dbid]))
 
     def _mark(self, record: LogRecord, *, counts: bool) -> None:
         """A record that changes what a number means, or that names its pages in a way of its own."""
@@ -214,8 +228,8 @@ def _first_from(records: Records, start: LogPosition | None) -> int:
 
 def _numbers(content: NDArray[np.uint8], starts: NDArray[np.int64]) -> Pages:
     """The 32-bit numbers at many places."""
-    octets = content[starts[:, None] + np.arange(4)]
-    return np.ascontiguousarray(octets).view("<u4")[:, 0]
+    found: Pages = np.ndarray((len(content) - 3,), "<u4", content, strides=(1,))[starts]
+    return found
 
 
 def _incomplete(log: Log, what: str) -> EseDamaged:

@@ -19,6 +19,7 @@ class DrillStep:
         seconds: How long it took.
         details: What was found; the first line says why it failed.
         recovers: It is part of getting the source back into service; other steps only look at the result.
+        bytes: What it wrote or replayed; 0 if that says nothing.
     """
 
     name: str
@@ -26,6 +27,7 @@ class DrillStep:
     seconds: float
     details: tuple[str, ...] = ()
     recovers: bool = False
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,15 @@ class Replica:
     def cause(self) -> str:
         return self.history[-1].cause if self.history else "not protected yet"
 
+    @property
+    def owed_comparison(self) -> str:
+        """Why the replica must be compared with its source, even if that was missing since; empty if it need not be."""
+        for transition in reversed(self.history):
+            if transition.state is not ReplicaState.MISSING:
+                owed = transition.state in (ReplicaState.INCONSISTENT, ReplicaState.VERIFYING)
+                return transition.cause if owed else ""
+        return ""
+
     def inconsistent_ns(self, since_ns: int, until_ns: int) -> int:
         """Nanoseconds between two moments for which the replica did not follow its source."""
         total = 0

@@ -40,6 +40,8 @@ class TruncationLedger:
         own_full: The mark of the last full backup that perdure made, as the database's header shows it.
         own_full_ns: When that was, nanoseconds since 1970 UTC.
         foreign_full: The mark of a full backup that another product made since then; empty if there is none.
+        awaited: When and where a full backup was frozen that the engine may have completed although its answer did not
+            arrive; empty if there is none. A mark of that moment in the header is perdure's own.
         node: Node of the copy that was active at the last express full.
         events: The last backups, the newest last.
     """
@@ -50,6 +52,7 @@ class TruncationLedger:
     own_full: str = ""
     own_full_ns: int = 0
     foreign_full: str = ""
+    awaited: str = ""
     node: str = ""
     events: tuple[TruncationEvent, ...] = ()
 

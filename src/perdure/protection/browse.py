@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from perdure.model.errors import Damaged, Refused
 from perdure.model.listings import load_root
@@ -10,6 +11,7 @@ from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
 from perdure.protection.image_restore import restore_image
+from perdure.protection.item_recovery import list_served
 from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
@@ -17,6 +19,7 @@ from perdure.protection.room import refuse_without_room
 from perdure.protection.scratch import scratch_directory
 from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem
 from perdure.workloads.files.tree import browse as browse_tree
+from perdure.workloads.recovery_contract import ServingWorkload
 
 __all__ = ["LARGE", "Listing", "browse"]
 
@@ -43,11 +46,18 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: Progress = quiet) -> Listing:
+def browse(
+    p: Protected,
+    *,
+    to: Target | None = None,
+    path: str = "",
+    scratch: Path | None = None,
+    progress: Progress = quiet,
+) -> Listing:
     """List what a target holds, below ``path``.
 
-    A folder's listings are read from the pool. A database is recovered to a temporary file in perdure's
-    cache, which is deleted afterwards.
+    A folder's listings are read from the pool. A database is recovered to a temporary place in perdure's
+    cache, or in ``scratch``, which is deleted afterwards.
 
     Raises:
         NotFound: There is no such target or path.
@@ -66,17 +76,20 @@ def browse(p: Protected, *, to: Target | None = None, path: str = "", progress: 
             p.workload.capabilities.why_not.get("items", f"items of a {p.workload.kind} source cannot be listed"),
             code="no-items",
         )
-    cache = p.home.cache_dir(p.vault.id)
+    if isinstance(p.workload, ServingWorkload):
+        items = p.workload.items_within(list_served(p, plan, scratch, progress), path)
+        return Listing(plan.point, plan.upto, plan.time_ns, tuple(items), tuple(notes))
+    cache = scratch or p.home.cache_dir(p.vault.id)
     refuse_without_room(
         cache,
         plan.point.size,
         "listing a database",
-        "set PERDURE_HOME to a larger file system, or recover the database with --target",
+        "name a larger file system with --scratch, or recover the database with --target",
     )
     if plan.point.size > LARGE:
         notes.append(f"listing it took a temporary copy of {plan.point.size:,} bytes in {cache}")
-    with scratch_directory(cache, "browse") as scratch:
-        copy = scratch / "copy"
+    with scratch_directory(cache, "browse") as place:
+        copy = place / "copy"
         if isinstance(p.workload, DirectoryWorkload):
             copy.mkdir()
         paths = p.workload.target_paths([file.name for file in plan.point.files], copy)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +23,9 @@ from perdure.protection.recovery_places import (
     sync_path,
 )
 from perdure.workloads.contract import Arranged, DirectoryWorkload, Verification
+from perdure.workloads.recovery_contract import OptionCheckingWorkload
 
-__all__ = ["RecoveredDirectory", "check_options", "recover_directory"]
+__all__ = ["RecoveredDirectory", "check_options", "make_durable", "recover_directory", "verified"]
 
 
 SYNCS = 16
@@ -51,7 +53,7 @@ def check_options(p: Protected, options: Mapping[str, str]) -> None:
     """Refuse options that a source's workload does not know.
 
     Raises:
-        BadInput: There is one.
+        BadInput: There is one, or they make no sense.
     """
     known = p.workload.recovery_options if isinstance(p.workload, DirectoryWorkload) else frozenset()
     unknown = sorted(options.keys() - known)
@@ -61,6 +63,8 @@ def check_options(p: Protected, options: Mapping[str, str]) -> None:
             code="bad-recovery-option",
             hint=f"leave --{unknown[0]} out",
         )
+    if isinstance(p.workload, OptionCheckingWorkload):
+        p.workload.check_recovery_options(options)
 
 
 def recover_directory(
@@ -96,35 +100,56 @@ def recover_directory(
     with clear_of_partial(p, [partial]):
         partial.mkdir(mode=0o700)
         paths = files.target_paths([file.name for file in plan.point.files], partial)
-        restore_image(p, plan, paths, progress)
+        restore_image(p, plan, paths, progress, options)
         arranged = workload.arrange(p.source, partial, plan.upto, options)
-        verification = None if verify == "none" else files.verify(paths, verify == "thorough")
-        if verification is not None and not verification.passed:
-            raise Damaged(
-                f"what was recovered of {p.source.name!r} does not pass {verification.means}: "
-                + "; ".join(verification.details[:3]),
-                code="verification-failed",
-                hint="recover another point; '--verify none' recovers it as it is",
-            )
-        size = _make_durable(partial)
-        if target is None:
-            placed, notes = workload.take_place(p.source, partial)
-            remove(p, partial)
-            arranged = Arranged(arranged.position, arranged.time_ns, (*arranged.notes, *notes))
-            return RecoveredDirectory(placed, size, verification, arranged)
-        refuse_existing(target)
-        partial.rename(target)
-        sync_path(target.parent)
+        with _removed_on_failure(p, arranged.beside):
+            verification = None if verify == "none" else verified(p, paths, thorough=verify == "thorough")
+            size = make_durable(partial, *arranged.beside)
+            if target is None:
+                placed, notes = workload.take_place(p.source, partial)
+                remove(p, partial)
+                arranged = replace(arranged, notes=(*arranged.notes, *notes))
+                return RecoveredDirectory(placed, size, verification, arranged)
+            refuse_existing(target)
+            partial.rename(target)
+            sync_path(target.parent)
     return RecoveredDirectory((target,), size, verification, arranged)
 
 
-def _make_durable(directory: Path) -> int:
-    """Sync a whole tree; returns the bytes of its files.
+def verified(p: Protected, paths: Mapping[str, Path], *, thorough: bool) -> Verification:
+    """What the engine's own means say of restored files.
+
+    Raises:
+        Damaged: They do not pass.
+    """
+    verification = image_workload(p).verify(paths, thorough)
+    if not verification.passed:
+        raise Damaged(
+            f"what was recovered of {p.source.name!r} does not pass {verification.means}: "
+            + "; ".join(verification.details[:3]),
+            code="verification-failed",
+            hint="recover another point; '--verify none' recovers it as it is",
+        )
+    return verification
+
+
+@contextlib.contextmanager
+def _removed_on_failure(p: Protected, directories: Sequence[Path]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for directory in directories:
+            remove(p, directory)
+        raise
+
+
+def make_durable(*directories: Path) -> int:
+    """Sync whole trees; returns the bytes of their files.
 
     Several at once: the file system's journal then commits them together.
     """
-    paths = [path for path in directory.rglob("*") if not path.is_symlink()]
+    paths = [path for directory in directories for path in directory.rglob("*") if not path.is_symlink()]
     with ThreadPoolExecutor(SYNCS, thread_name_prefix="sync") as threads:
-        for _ in threads.map(sync_path, [*paths, directory]):
+        for _ in threads.map(sync_path, [*paths, *directories]):
             continue
     return sum(path.stat().st_size for path in paths if path.is_file())

@@ -9,6 +9,7 @@ from pathlib import Path
 from perdure.model.drills import Drill, DrillStep
 from perdure.model.errors import BadInput, Damaged
 from perdure.model.targets import Target
+from perdure.protection.item_recovery import scratch_parent
 from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
@@ -52,8 +53,9 @@ def drill(
             hint="run the drill without --check",
         )
     plan = plan_for(p, to)
-    directory = p.home.cache_dir(p.vault.id) if scratch is None else scratch
-    refuse_without_room(directory, plan.point.size, "a drill", "name a larger file system with --scratch")
+    directory = scratch_parent(p, scratch)
+    log = sum(sum(segment.block_sizes) for segment in plan.segments)
+    refuse_without_room(directory, plan.point.size + log, "a drill", "name a larger file system with --scratch")
     began_ns = time.time_ns()
     with scratch_directory(directory, "drill") as place:
         copy = place / "copy"
@@ -78,7 +80,8 @@ def _recovered(p: Protected, to: Target, copy: Path, progress: Progress) -> tupl
         return 0, DrillStep("recover", passed=False, seconds=seconds, details=(error.message,), recovers=True)
     whole = report.verification is None or report.verification.passed
     details = () if report.verification is None else report.verification.details
-    return report.bytes, DrillStep("recover", whole, time.monotonic() - began, details, recovers=True)
+    seconds = time.monotonic() - began
+    return report.bytes, DrillStep("recover", whole, seconds, details, recovers=True, bytes=report.bytes)
 
 
 def _checked(workload: ImageWorkload, paths: dict[str, Path], checks: Sequence[str]) -> Iterable[DrillStep]:

@@ -18,8 +18,9 @@ from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
 from perdure.workloads.contract import SpreadingWorkload
+from perdure.workloads.recovery_contract import FetchingWorkload
 
-__all__ = ["VaultLog", "read_file", "restore_image", "write_file"]
+__all__ = ["VaultLog", "read_file", "restore_image", "roll_forward", "write_extents", "write_file"]
 
 
 class VaultLog:
@@ -38,15 +39,34 @@ class VaultLog:
             self._progress("applying log", len(block), self._total)
 
 
-def restore_image(p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress = quiet) -> None:
-    """Write an image's files to paths that do not exist yet and roll them forward along a plan."""
+def restore_image(
+    p: Protected,
+    plan: RecoveryPlan,
+    paths: Mapping[str, Path],
+    progress: Progress = quiet,
+    options: Mapping[str, str] | None = None,
+) -> None:
+    """Write an image's files to paths that do not exist yet and roll them forward along a plan.
+
+    With options that leave the log to the engine, only the image is written.
+    """
     workload = image_workload(p)
     if isinstance(workload, SpreadingWorkload):
         _spread(p.vault, plan, workload, next(iter(paths.values())), progress)
     else:
         for file in plan.point.files:
             write_file(p.vault, file, paths[file.name], progress)
-    if plan.segments and plan.upto is not None:
+    roll_forward(p, plan, paths, progress, options or {})
+
+
+def roll_forward(
+    p: Protected, plan: RecoveryPlan, paths: Mapping[str, Path], progress: Progress, options: Mapping[str, str]
+) -> None:
+    """Apply the log of a plan to a restored image, or leave it to the engine if the options say so."""
+    workload = image_workload(p)
+    if isinstance(workload, FetchingWorkload) and workload.fetches_log(options):
+        workload.leave_log(plan.segments)
+    elif plan.segments and plan.upto is not None:
         workload.apply_log(paths, VaultLog(p.vault, p.source.id, plan.segments, progress), plan.upto)
 
 
@@ -55,7 +75,7 @@ def _spread(vault: Vault, plan: RecoveryPlan, workload: SpreadingWorkload, direc
     with workload.spread(lambda name: read_file(vault, files[name]), directory) as sinks:
         for name, sink in sinks.items():
             extents = vault.image_map(files[name])
-            _write_extents(vault, name, extents, sink, progress=progress)
+            write_extents(vault, name, extents, sink, progress=progress)
 
 
 def read_file(vault: Vault, file: ImageFile) -> bytes:
@@ -87,7 +107,7 @@ def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, th
     try:
         extents = vault.image_map(file)
         os.ftruncate(descriptor, extents.size)
-        _write_extents(
+        write_extents(
             vault,
             file.name,
             extents,
@@ -100,16 +120,31 @@ def write_file(vault: Vault, file: ImageFile, path: Path, progress: Progress, th
         os.close(descriptor)
 
 
-def _write_extents(
+def write_extents(
     vault: Vault,
     name: str,
     extents: ExtentMap,
     take: Callable[[int, memoryview], None],
     *,
+    rows: NDArray[np.void] | None = None,
     progress: Progress,
     threads: int = 2,
 ) -> None:
-    rows = extents.extents[extents.extents["chunk"] != HOLE]
+    """Read the chunks of a file of an image and hand over its bytes, by their offset, from several threads.
+
+    Args:
+        vault: The pool.
+        name: Of the file.
+        extents: Where its bytes are.
+        take: Takes them.
+        rows: Only these extents, none of them a hole; all unless given.
+        progress: Told of the bytes.
+        threads: How many call ``take``.
+
+    Raises:
+        Damaged: A chunk is missing, damaged or too short.
+    """
+    rows = extents.extents[extents.extents["chunk"] != HOLE] if rows is None else rows
     rows = rows[np.argsort(rows["chunk"], kind="stable")]
     numbers, first, count = np.unique(rows["chunk"], return_index=True, return_counts=True)
     total = int(rows["length"].sum())

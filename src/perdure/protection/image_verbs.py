@@ -13,7 +13,9 @@ from perdure.model.positions import Position
 from perdure.model.replica import ReplicaState
 from perdure.protection.folder_verbs import check_folder, protect_folder
 from perdure.protection.home import Home
-from perdure.protection.live import Checked, LiveSource, Shipped, open_session, surviving_loss
+from perdure.protection.live import LiveSource
+from perdure.protection.live_results import Checked, Shipped
+from perdure.protection.live_session import open_session, surviving_loss
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, Workload, workload_for
 from perdure.protection.vault import Vault
@@ -207,12 +209,12 @@ def synchronize(p: Protected, progress: Progress = quiet) -> SyncResult:
         return SyncResult(0, 0, point.changed, None, point, point.cause)
 
     def ship(live: LiveSource) -> SyncResult:
-        if not live.lost and live.newest_image() is not None:
-            shipped = live.ship()
+        shipped = live.ship()
+        if not live.must_compare and live.newest_image() is not None:
             live.report_backup()
             return _sync_result(shipped, None)
         stored = live.express_full("first replica", progress)
-        return _sync_result(live.ship(), stored.point)
+        return _sync_result(shipped.joined(live.ship()), stored.point)
 
     return surviving_loss(p, "sync", ship)
 

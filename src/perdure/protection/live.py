@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perdure.model.errors import ImageFailed, Refused, SourceUnusable, TrackingLost
+from perdure.model.errors import ImageFailed, Refused, TrackingLost
 from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
@@ -22,8 +23,9 @@ from perdure.protection.backup_reports import BackupReports
 from perdure.protection.building import newest_image
 from perdure.protection.image_restore import read_file
 from perdure.protection.live_results import Checked, Shipped
+from perdure.protection.page_heads import page_heads
 from perdure.protection.progress import Progress, quiet
-from perdure.protection.protected import Protected, image_workload
+from perdure.protection.protected import Protected
 from perdure.protection.storing import Stored, by_comparing, by_tracking, compare_image, store_image
 from perdure.workloads.contract import (
     BackupSession,
@@ -35,7 +37,7 @@ from perdure.workloads.contract import (
     Session,
 )
 
-__all__ = ["Checked", "LiveSource", "Shipped", "open_session", "surviving_loss"]
+__all__ = ["Checked", "LiveSource", "Shipped"]
 
 _Result = TypeVar("_Result")
 
@@ -51,6 +53,8 @@ class LiveSource:
 
     Attributes:
         lost: Why the replica must be compared before log can be shipped again; empty when tracking is whole.
+        doubt: Why the replica must be compared although its log goes on, such as a check that was killed; empty if it
+            need not be.
 
     Args:
         protected: The source.
@@ -63,7 +67,7 @@ class LiveSource:
     ) -> None:
         self.protected = protected
         self.session = session
-        self.lost = ""
+        self.lost = self.doubt = ""
         self._on_shipped = on_shipped
         self._segments: Iterator[Sequence[LogSegment]] | None = None
         self._undurable: Sequence[LogSegment] | None = None
@@ -73,7 +77,11 @@ class LiveSource:
     # --- beginning -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Continue after what the pool holds; notes when that is not possible and a comparison is due."""
+        """Continue after what the pool holds; notes when that is not possible and a comparison is due.
+
+        Only the session says whether the log goes on: what a process knew when it was killed nobody else knows, so a
+        session proves it from what is there. A replica that has to be compared is no reason to break the log.
+        """
         protected, vault = self.protected, self.protected.vault
         end, newest = vault.log_end(protected.source.id), self.newest_image()
         state = protected.replica.state
@@ -86,10 +94,12 @@ class LiveSource:
             return
         if newest is None:
             return
-        if state in (ReplicaState.INCONSISTENT, ReplicaState.VERIFYING):
-            self.lost = protected.replica.cause
-        elif end is not None and newest.position is not None and not self._joined(newest.position, end.position):
+        if end is not None and newest.position is not None and not self._joined(newest.position, end.position):
             self.lose(f"the log in the pool does not lead from {newest.position} to {end.position}")
+        elif owed := protected.replica.owed_comparison:
+            self.doubt = owed
+            if state is ReplicaState.MISSING:
+                protected.note_state(ReplicaState.INCONSISTENT, owed)
         elif state is not ReplicaState.OK:
             protected.note_state(ReplicaState.OK, "the source is here and its log continues")
 
@@ -98,7 +108,24 @@ class LiveSource:
         self.lost = cause
         self._segments = None
         self._undurable = None
+        self._start_anew()
         self.protected.note_state(ReplicaState.INCONSISTENT, cause)
+
+    def recall(self, losses: Sequence[str]) -> None:
+        """Heed why the sessions before this one ended.
+
+        After one loss the session is believed when it says that the log goes on. After two in a row it is not: what
+        breaks the log was found only while it was shipped.
+        """
+        if len(losses) > 1 and not self.lost:
+            self.lose(losses[-1])
+        elif losses and self.lost and losses[-1] not in self.lost:
+            self.lose(f"{losses[-1]}; {self.lost}")
+
+    @property
+    def must_compare(self) -> bool:
+        """Whether the next image has to be compared with the replica."""
+        return bool(self.lost or self.doubt)
 
     def newest_image(self) -> RecoveryPoint | None:
         """The image at the farthest position; of several there the newest."""
@@ -196,14 +223,18 @@ class LiveSource:
         """
         self._ship_or_drain()
         previous = self.newest_image()
-        lost = self.lost
-        if lost and previous is not None:
-            cause = f"tracking lost: {lost}"
+        lost, doubt = self.lost, self.doubt
+        if self.must_compare and previous is not None:
+            cause = f"tracking lost: {lost}" if lost else _check_because(doubt)
             self.protected.note_state(ReplicaState.VERIFYING, cause)
         vault, source = self.protected.vault, self.protected.source.id
         inconsistent_ns = self.protected.inconsistent_ns(previous)
         keeps_layout = not lost or isinstance(self.session, LayoutSession)
-        base = self._base(previous, tracked=not lost) if previous is not None and keeps_layout else None
+        base = (
+            self._base(previous, tracked=not lost, whole=self.must_compare)
+            if previous is not None and keeps_layout
+            else None
+        )
         with self._noting_failure("the express full"), self.session.image(base) as image:
             self._ship_before_commit()
             stored = self._beside(
@@ -212,7 +243,7 @@ class LiveSource:
                     source,
                     image,
                     previous,
-                    find=by_tracking(vault, report),
+                    find=by_comparing(vault, report) if doubt else by_tracking(vault, report),
                     cause=cause,
                     inconsistent_ns=inconsistent_ns,
                     progress=report,
@@ -220,7 +251,7 @@ class LiveSource:
                 progress,
                 meanwhile,
             )
-            self.lost = ""
+            self.lost = self.doubt = ""
             if lost or isinstance(self.session, BackupSession):
                 self.session.acknowledge(image.position)
             if isinstance(self.session, BackupSession):
@@ -244,11 +275,15 @@ class LiveSource:
                 "there is no replica yet to check", code="no-replica", hint="run 'perdure express-full' first"
             )
         self.protected.note_state(ReplicaState.VERIFYING, "consistency check")
-        with self._noting_failure("the consistency check"), self.session.image(self._base(previous)) as image:
+        with (
+            self._noting_failure("the consistency check"),
+            self.session.image(self._base(previous, whole=True)) as image,
+        ):
             self._ship_before_commit()
             compared = self._compared_moving if isinstance(image, MovingImage) else self._compared
             checked = self._beside(lambda report: compared(image, previous, report), progress, None)
         pages = sum(len(found.pages) for found in checked.found.values())
+        self.doubt = ""
         outcome = f"consistency check repaired {pages} pages" if pages else "consistency check found no difference"
         self.protected.note_state(ReplicaState.OK, outcome)
         return checked
@@ -309,18 +344,23 @@ class LiveSource:
     def _ship_or_drain(self) -> None:
         """Bring the session's log to its end: into the pool, or past it when no image there leads to it."""
         self.ship()
-        if self.lost and isinstance(self.session, BackupSession | LayoutSession):
-            self.session.start_anew()
-        elif self.lost:
+        if self.lost and not self._start_anew():
             for _ in self.session.log():
                 continue
+
+    def _start_anew(self) -> bool:
+        """Let the session forget its log, if it can."""
+        if not isinstance(self.session, BackupSession | LayoutSession):
+            return False
+        self.session.start_anew()
+        return True
 
     def _ship_before_commit(self) -> None:
         """Make durable what leads to an image that may have been frozen after the log was last shipped."""
         if isinstance(self.session, BackupSession) and not self.lost:
             self.ship()
 
-    def _base(self, point: RecoveryPoint, *, tracked: bool = True) -> BaseImage:
+    def _base(self, point: RecoveryPoint, *, tracked: bool = True, whole: bool = False) -> BaseImage:
         vault, source = self.protected.vault, self.protected.source.id
         after = point.position or Position(0, 0)
 
@@ -330,9 +370,12 @@ class LiveSource:
         def content(name: str) -> bytes:
             return read_file(vault, next(file for file in point.files if file.name == name))
 
+        def heads(name: str, pages: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+            return page_heads(vault, next(file for file in point.files if file.name == name), pages, length)
+
         sizes = {file.name: file.size for file in point.files}
         page_sizes = {file.name: file.page_size for file in point.files}
-        return BaseImage(after, sizes, page_sizes, log, content, tracked)
+        return BaseImage(after, sizes, page_sizes, log, content, heads, tracked, whole)
 
     def _keep_shipping(self) -> None:
         if time.monotonic() - self._shipped_at >= SHIP_S:
@@ -375,36 +418,6 @@ class LiveSource:
             raise
 
 
-@contextlib.contextmanager
-def open_session(
-    protected: Protected, verb: str = "session", on_shipped: Callable[[Shipped], None] = lambda _: None
-) -> Iterator[LiveSource]:
-    """Hold a database: its lock, its session, resumed after what the pool holds.
-
-    Raises:
-        Refused: Another perdure process holds it.
-        SourceUnusable: It cannot be opened; the replica's state then says so.
-    """
-    workload = image_workload(protected)
-    with protected.home.lock(protected.source.id, verb), contextlib.ExitStack() as held:
-        try:
-            session = held.enter_context(workload.open(protected.source))
-            live = LiveSource(protected, session, on_shipped)
-            live.begin()
-        except SourceUnusable as error:
-            protected.note_state(ReplicaState.MISSING, error.message)
-            raise
-        yield live
-
-
-def surviving_loss(protected: Protected, verb: str, work: Callable[[LiveSource], _Result]) -> _Result:
-    """Do work with a live source; when tracking is lost under it, open the source anew and do it once more."""
-    try:
-        with open_session(protected, verb) as live:
-            return work(live)
-    except TrackingLost as error:
-        protected.note_state(ReplicaState.INCONSISTENT, error.message)
-        cause = error.message
-    with open_session(protected, verb) as live:
-        live.lose(cause)
-        return work(live)
+def _check_because(doubt: str) -> str:
+    """The cause of a point that compares once more."""
+    return doubt if doubt.startswith("consistency check") else f"consistency check: {doubt}"

@@ -15,8 +15,10 @@ from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
 from perdure.model.targets import Latest, Target
 from perdure.model.timeline import RecoveryPlan
+from perdure.protection.delta_recovery import recover_onto
 from perdure.protection.directory_recovery import check_options, recover_directory
 from perdure.protection.image_restore import restore_image
+from perdure.protection.item_recovery import dump_items, load_items
 from perdure.protection.planning import plan_for
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
@@ -34,6 +36,7 @@ from perdure.protection.recovery_places import (
 )
 from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, StartedWorkload, Verification
 from perdure.workloads.files.restore import restore_tree
+from perdure.workloads.recovery_contract import ServingWorkload
 
 __all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover"]
 
@@ -75,6 +78,7 @@ def recover(
     items: Sequence[str] = (),
     verify: Verify = "quick",
     options: Mapping[str, str] | None = None,
+    scratch: Path | None = None,
     progress: Progress = quiet,
 ) -> RecoveryReport:
     """Recover a source to a target moment.
@@ -88,9 +92,10 @@ def recover(
         target: Where to; not needed in place.
         in_place: Replace the source itself.
         yes: Confirms ``in_place``.
-        items: For folders: only these paths.
+        items: Only these: paths of a folder; databases, schemas and tables, which are dumped to a file.
         verify: How to check a recovered database by its engine's own means.
         options: The workload's own options, such as the layout of what is recovered.
+        scratch: Directory for a temporary copy, where items take one.
         progress: Told of the bytes.
 
     Raises:
@@ -107,7 +112,15 @@ def recover(
             code="would-overwrite-source",
             hint="add --yes to confirm, or give --target PATH to recover beside it",
         )
-    if target is None and not in_place:
+    _refuse_lonely_options(options or {}, items)
+    loads = bool((options or {}).get("load"))
+    if loads and not items:
+        raise BadInput(
+            "only items are loaded into a server, and none is named",
+            code="bad-recovery-option",
+            hint="name them with --item, for example --item shop.public.orders",
+        )
+    if target is None and not in_place and not loads:
         raise Refused(
             "there is no target to recover to", code="no-target", hint="give --target PATH, or --in-place --yes"
         )
@@ -118,6 +131,12 @@ def recover(
             code="bad-recovery-option",
             hint="recover --to latest, or leave --roll-forward out",
         )
+    if (options or {}).get("standby") and not isinstance(to, Latest):
+        raise BadInput(
+            "a standby follows the log to its end, so it cannot be made of an earlier moment",
+            code="bad-recovery-option",
+            hint="recover --to latest, or leave --standby out",
+        )
     plan = plan_for(p, to)
     notes = [plan.note] if plan.note else []
     verification: Verification | None
@@ -126,6 +145,10 @@ def recover(
         size, verification = _recover_tree(p, plan, final, items, in_place=in_place, notes=notes, progress=progress)
         paths: tuple[Path, ...] = (final,)
     else:
+        if items and isinstance(p.workload, ServingWorkload):
+            return _recover_items(
+                p, plan, target, items, options=options or {}, scratch=scratch, started=started, progress=progress
+            )
         if items:
             raise Refused(
                 p.workload.capabilities.why_not.get(
@@ -139,6 +162,7 @@ def recover(
                 p,
                 plan,
                 None if in_place else target,
+                yes=yes,
                 verify=verify,
                 options=options or {},
                 started=started,
@@ -157,17 +181,67 @@ def recover(
     return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, tuple(notes))
 
 
+_BELONGING = {"into-schema": "load", "overwrite": "load", "primary-conninfo": "standby"}
+_OF_WHOLE_SOURCES = ("port", "start", "delta", "standby", "fetch-wal")
+
+
+def _refuse_lonely_options(options: Mapping[str, str], items: Sequence[str]) -> None:
+    """An option that would have no effect was meant to have one."""
+    for option, needed in _BELONGING.items():
+        if option in options and needed not in options:
+            raise BadInput(
+                f"--{option} says how --{needed} is done, and that is not asked for",
+                code="bad-recovery-option",
+                hint=f"add --{needed}, or leave --{option} out",
+            )
+    wrong = next((option for option in _OF_WHOLE_SOURCES if option in options), "") if items else ""
+    if wrong:
+        raise BadInput(
+            f"--{wrong} is for a source that is recovered as a whole, and items are named",
+            code="bad-recovery-option",
+            hint=f"leave --{wrong} or --item out",
+        )
+
+
+def _recover_items(
+    p: Protected,
+    plan: RecoveryPlan,
+    target: Path | None,
+    items: Sequence[str],
+    *,
+    options: Mapping[str, str],
+    scratch: Path | None,
+    started: float,
+    progress: Progress,
+) -> RecoveryReport:
+    notes = (plan.note,) if plan.note else ()
+    if options.get("load"):
+        verification, more = load_items(p, plan, items, options, scratch=scratch, progress=progress)
+        size = 0
+    elif target is None:
+        raise Refused("items are not recovered in place", code="no-item-recovery", hint="give --target FILE or --load")
+    else:
+        size, verification, more = dump_items(p, plan, items, target, scratch=scratch, progress=progress)
+    paths = () if target is None else (target,)
+    seconds = time.monotonic() - started
+    return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, (*notes, *more))
+
+
 def _recover_directory(
     p: Protected,
     plan: RecoveryPlan,
     target: Path | None,
     *,
+    yes: bool,
     verify: Verify,
     options: Mapping[str, str],
     started: float,
     progress: Progress,
 ) -> RecoveryReport:
-    done = recover_directory(p, plan, target, verify=verify, options=options, progress=progress)
+    if "delta" in options and target is not None:
+        done = recover_onto(p, plan, target, confirmed=yes, verify=verify, options=options, progress=progress)
+    else:
+        done = recover_directory(p, plan, target, verify=verify, options=options, progress=progress)
     started_notes = (
         p.workload.start(done.paths[0]) if "start" in options and isinstance(p.workload, StartedWorkload) else ()
     )

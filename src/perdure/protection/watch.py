@@ -20,7 +20,9 @@ from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.replica import ReplicaState
 from perdure.protection.building import newest_tree
 from perdure.protection.folder_verbs import protect_folder
-from perdure.protection.live import LiveSource, Shipped, open_session
+from perdure.protection.live import LiveSource
+from perdure.protection.live_results import Shipped
+from perdure.protection.live_session import open_session
 from perdure.protection.protected import Protected
 from perdure.protection.watch_activity import ActivityRecord
 from perdure.protection.watch_events import WatchEvent, WatchKind
@@ -216,7 +218,7 @@ class _ImageWatch:
         self._wal_shipped = 0
         self._pool_retry_at = 0.0
         self._next_full_ns = 0
-        self._lost = ""
+        self._losses: list[str] = []
 
     def run(self) -> None:
         """Open the source again and again until stopped."""
@@ -235,12 +237,10 @@ class _ImageWatch:
         """Follow the source until stopped; false: try again after a wait."""
         try:
             with open_session(self._protected, "watch", self._shipped) as live:
-                if self._lost:
-                    live.lose(self._lost)
-                    self._lost = ""
+                live.recall(self._losses)
                 self._follow(live)
         except TrackingLost as error:
-            self._lost = error.message
+            self._losses.append(error.message)
             self._protected.note_state(ReplicaState.INCONSISTENT, error.message)
             self._tell.state()
             return self._stop.is_set()
@@ -257,11 +257,12 @@ class _ImageWatch:
 
     def _follow(self, live: LiveSource) -> None:
         newest = live.newest_image()
-        if live.lost or newest is None:
-            if live.lost:
+        if live.must_compare or newest is None:
+            if live.must_compare:
                 self._tell.state()
             newest = self._express_full(live, "first replica")
             self._tell.state()
+        self._losses.clear()
         self._next_full_ns = newest.time_ns + self._full_every_ns
         self._backoff.worked()
         while not self._stop.is_set():

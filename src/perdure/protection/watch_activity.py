@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from perdure.protection.home import Activity, LagMs
-from perdure.protection.live import Shipped
+from perdure.protection.live_results import Shipped
 from perdure.protection.protected import Protected
 
 __all__ = ["ActivityRecord"]

@@ -42,6 +42,7 @@ __all__ = [
     "ContainerReader",
     "ContainerWriter",
     "Kind",
+    "compressed",
     "create_sealed",
     "decompressed",
     "open_block",
@@ -121,6 +122,11 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     if context is None:
         context = _contexts.decompressor = zstandard.ZstdDecompressor()
     return context
+
+
+def compressed(data: Buffer) -> bytes:
+    """One zstd frame."""
+    return _compressor().compress(data)
 
 
 def decompressed(data: bytes, most: int) -> bytes:

@@ -29,6 +29,7 @@ from perdure.repository.container import (
     ContainerReader,
     ContainerWriter,
     Kind,
+    compressed,
     decompressed,
 )
 from perdure.repository.keys import KeyRing
@@ -152,7 +153,7 @@ def stage_segment(
             (segment.last.generation, segment.last.place),
             _packed_marks(segment.marks),
             segment.chain,
-            zstandard.compress(segment.index),
+            compressed(segment.index),
             places,
             time.time_ns() if written_ns is None else written_ns,
         )
@@ -243,7 +244,7 @@ def holds(storage: Storage, keys: KeyRing, span: LogSpan, segment: LogSegment) -
 def _packed_marks(marks: NDArray[np.void]) -> bytes:
     places = np.diff(marks["place"].astype("<u8"), prepend=np.uint64(0))
     times = np.diff(marks["time_ns"].astype("<i8"), prepend=np.int64(0))
-    return zstandard.compress(places.tobytes() + times.tobytes())
+    return compressed(places.tobytes() + times.tobytes())
 
 
 def _unpacked_marks(data: bytes) -> NDArray[np.void]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from perdure.model.errors import BadInput, Damaged, Refused
+from perdure.model.errors import BadInput, Damaged, PerdureError, Refused
 from perdure.model.logs import LogEnd, LogSegment, LogSpan, StoredSegment
 from perdure.model.points import RecoveryPoint
 from perdure.model.positions import Position
@@ -16,7 +16,7 @@ from perdure.repository import logs
 from perdure.repository.keeping import Keeping
 from perdure.repository.keys import KeyRing
 from perdure.repository.locking import delete_unlocked
-from perdure.storage.contract import ObjectExists, Storage
+from perdure.storage.contract import ObjectExists, Pending, Storage
 
 __all__ = ["PoolLog"]
 
@@ -96,20 +96,39 @@ class PoolLog(Keeping, ABC):
 
     def _write_run(self, source: str, segments: Sequence[LogSegment]) -> None:
         self._tails.pop(source, None)
+        named: list[str] = []
+        pending: list[Pending] = []
         with ThreadPoolExecutor(_STAGING, thread_name_prefix="stage-log") as staging:
             begun = [staging.submit(logs.stage_segment, self.storage, self.keys, source, one) for one in segments]
-        staged = [one.result() for one in begun if one.exception() is None]
-        try:
-            for one in begun:
-                one.result()
-            # A local storage gives names in the order in which it is asked for them.
-            self.storage.barrier([self.storage.publish(one, span.name) for one, span in staged])
-        except BaseException:
-            for written, _ in staged:
-                written.discard()
-            raise
-        self.lock_written(source, [span.name for _, span in staged])
+            try:
+                for one in begun:
+                    staged, span = one.result()
+                    # A local storage gives names in the order in which it is asked for them.
+                    pending.append(self.storage.publish(staged, span.name))
+                    named.append(span.name)
+                self.storage.barrier(pending)
+            except BaseException as error:
+                staging.shutdown(cancel_futures=True)
+                for one in begun[len(pending) :]:
+                    if not one.cancelled() and one.exception() is None:
+                        one.result()[0].discard()
+                if not isinstance(error, ObjectExists):
+                    self._leave_no_gap(pending, named)
+                raise
+        self.lock_written(source, named)
         self._tails[source] = segments[-1].last
+
+    def _leave_no_gap(self, pending: Sequence[Pending], names: Sequence[str]) -> None:
+        """After a failure keep what was begun of a run if all of it is there, else remove it, the last first.
+
+        Nobody was told of any of it.
+        """
+        try:
+            self.storage.barrier(pending)
+        except PerdureError:
+            with contextlib.suppress(PerdureError):
+                for name in reversed(names):
+                    self.storage.delete(name)
 
     def _continues(self, source: str, segments: Sequence[LogSegment]) -> bool:
         """Whether segments continue the pool's log and each other."""

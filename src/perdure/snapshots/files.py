@@ -13,7 +13,7 @@ from pathlib import Path
 from perdure.model.errors import Refused
 from perdure.snapshots.writer import FailedAtFreeze
 
-__all__ = ["clone_file", "copy_file", "copy_ranges", "link_file", "refuse_without_room"]
+__all__ = ["clone_file", "copy_file", "copy_ranges", "link_file", "refuse_without_room", "write_back"]
 
 _FICLONE = 0x40049409
 _CANNOT = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
@@ -44,6 +44,15 @@ def clone_file(source: Path, target: Path) -> bool:
         finally:
             os.close(descriptor)
     return True
+
+
+def write_back(path: Path) -> None:
+    """Let the disk have what the cache holds of a file: a clone would wait for that, with the writer's writes held."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def copy_file(source: Path, target: Path, deadline: float) -> None:

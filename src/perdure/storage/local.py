@@ -2,7 +2,7 @@
 
 An object is written to ``tmp/`` under a random name, fsynced, linked to its name with ``link(2)`` (which
 never overwrites), and its directory is fsynced; then the temporary name is removed. Large objects are
-fsynced by a thread of their own as soon as they are complete, so that a capture does not wait for the disk
+fsynced by threads of their own as soon as they are complete, so that a capture does not wait for the disk
 until its barrier.
 
 A staged file is flocked while its writer lives. A temporary file whose lock can be taken was left by a
@@ -48,6 +48,9 @@ __all__ = ["LocalStorage"]
 
 _TEMPORARY = "tmp"
 _LEASES = "leases"
+_FSYNCS = 8
+"""Files that are made durable at once: one commit of the file system's journal serves them all."""
+
 _GONE = (FileNotFoundError, NotADirectoryError)
 _NO_OBJECT = (*_GONE, IsADirectoryError)
 
@@ -69,7 +72,8 @@ class LocalStorage:
             root: The directory.
             create: Make it if it is missing.
             filesystem: The system calls; the operating system's by default.
-            syncing: Runs publications; a thread of this storage by default.
+            syncing: Runs publications; threads of this storage by default. Names are given in the order in which
+                they were asked for, whichever file is durable first.
 
         Raises:
             NotFound: It is missing and ``create`` is false.
@@ -77,7 +81,8 @@ class LocalStorage:
         """
         self.root = root.absolute()
         self._filesystem = filesystem or OperatingSystem()
-        self._syncing = syncing or ThreadPoolExecutor(1, thread_name_prefix="pool-fsync")
+        self._syncing = syncing or ThreadPoolExecutor(1, thread_name_prefix="pool-names")
+        self._fsyncs = None if syncing else ThreadPoolExecutor(_FSYNCS, thread_name_prefix="pool-fsync")
         self._lock = threading.Lock()
         self._swept = False
         self._made: set[Path] = set()
@@ -109,7 +114,9 @@ class LocalStorage:
 
     def publish(self, staged: Staged, name: str) -> Pending:
         assert isinstance(staged, StagedFile)
-        return self._syncing.submit(self._publish_now, staged, self._path(name))
+        path = self._path(name)
+        durable = None if self._fsyncs is None else self._fsyncs.submit(staged.sync)
+        return self._syncing.submit(self._publish_now, staged, path, durable)
 
     def barrier(self, pending: Sequence[Pending]) -> None:
         directories: set[Path] = set()
@@ -266,9 +273,12 @@ class LocalStorage:
             raise storage_error(error, f"cannot write to the pool at {self.root}") from error
         return StagedFile(self._filesystem, directory / secrets.token_hex(12))
 
-    def _publish_now(self, staged: StagedFile, path: Path) -> Path:
+    def _publish_now(self, staged: StagedFile, path: Path, durable: Future[None] | None = None) -> Path:
         try:
-            staged.sync()
+            if durable is None:
+                staged.sync()
+            else:
+                durable.result()
             self._make_directory(path.parent)
             self._filesystem.link(staged.path, path)
         except FileExistsError as error:

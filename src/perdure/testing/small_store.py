@@ -37,6 +37,9 @@ from perdure.testing.ese_logs import LogMaker, attach_entry, log_time, node_reco
 
 __all__ = ["SmallStore"]
 
+_SNAPSHOT_MARK = slice(316, 340)
+"""Where the header has the mark of a snapshot under way; that of the last full backup is at 136."""
+
 _LEAF = PageFlag.NEW_RECORD_FORMAT | PageFlag.ECC_CHECKSUM | PageFlag.LEAF
 
 
@@ -79,7 +82,7 @@ class SmallStore:
         self.role = CopyRole.ACTIVE
         self.copies: tuple[DatabaseCopy, ...] = ()
         self.state = DatabaseState.MOUNTED
-        self.full_mark = bytes(24)
+        self.full_mark = self.snapshot_mark = self.frozen_mark = bytes(24)
         self.content: dict[int, bytes] = {}
         self.dirty: dict[int, int] = {}
         self.pages = pages
@@ -155,6 +158,7 @@ class SmallStore:
         )
         struct.pack_into("<Q", header, 16, self.dbtime)
         header[136:160] = self.full_mark
+        header[_SNAPSHOT_MARK] = self.snapshot_mark
         struct.pack_into("<I", header, 240, self.repairs)
         struct.pack_into("<I", header, 0, xor32(bytes(header)))
         with self.database.open("r+b") as file:
@@ -282,10 +286,15 @@ class SmallStore:
 
     def freeze(self, backup_set: str) -> Frozen:  # noqa: ARG002
         self._fail("freeze")
+        self.tick(1)
+        self.snapshot_mark = self._mark()
+        self.write_header()
         return Frozen(20.0, {self.name: self.generation})
 
     def thaw(self, backup_set: str) -> None:  # noqa: ARG002
         self._fail("thaw")
+        self.frozen_mark, self.snapshot_mark = self.snapshot_mark, bytes(24)
+        self.write_header()
 
     def complete(self, backup_set: str, succeeded: Sequence[str]) -> tuple[CompletedDatabase, ...]:  # noqa: ARG002
         self._fail("complete")
@@ -294,7 +303,8 @@ class SmallStore:
         if kind is BackupKind.COPY:
             return (CompletedDatabase(self.name, True),)
         if kind is BackupKind.FULL:
-            self.stamp_full()
+            self.full_mark = self.frozen_mark
+            self.write_header()
         there = sorted(int(path.stem[3:], 16) for path in self.folder.glob("E00????????.log"))
         gone = [number for number in there if number < self.checkpoint] if not self.blockers else []
         for number in gone:
@@ -303,14 +313,19 @@ class SmallStore:
         return (CompletedDatabase(self.name, True, (gone[0], gone[-1]) if gone else None, blockers),)
 
     def abort(self, backup_set: str) -> None:
-        self.sets.pop(backup_set, None)
+        if self.sets.pop(backup_set, None) is not None:
+            self.snapshot_mark = bytes(24)
+            self.write_header()
 
     def stamp_full(self) -> None:
         """Note a full backup in the header, as whatever product makes one."""
         self.tick(1)
-        self.full_mark = struct.pack("<HHi", 0, 1, self.generation) + log_time(self.now)
-        self.full_mark += struct.pack("<II", self.checkpoint, self.generation)
+        self.full_mark = self._mark()
         self.write_header()
+
+    def _mark(self) -> bytes:
+        mark = struct.pack("<HHi", 0, 1, self.generation) + log_time(self.now)
+        return mark + struct.pack("<II", self.checkpoint, self.generation)
 
     def _fail(self, call: str) -> None:
         if call in self.busy_at:

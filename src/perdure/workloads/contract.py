@@ -156,6 +156,10 @@ def _no_content(name: str) -> bytes:
     raise KeyError(name)
 
 
+def _no_heads(_: str, pages: NDArray[np.int64], length: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    return pages[:0], np.empty((0, length), np.uint8)
+
+
 @dataclass(frozen=True, slots=True)
 class BaseImage:
     """The image that the next express full will be a delta of.
@@ -167,7 +171,10 @@ class BaseImage:
         log: Yields the stored segments after ``position``, so that a workload whose session has not seen
             them itself can learn from their ``index`` which pages changed.
         content: Reads one of its files whole; for small ones.
+        heads: Reads the first bytes of pages of a file: takes its name, page numbers and how many bytes, and gives the
+            numbers of those pages that can be had cheaply, and their bytes, ``uint8[n, length]``.
         tracked: The log leads from it to now. If not, only its layout is of use, and everything has to be compared.
+        whole: Every page will be read, not only what changed.
     """
 
     position: Position
@@ -175,7 +182,9 @@ class BaseImage:
     page_sizes: Mapping[str, int]
     log: Callable[[], Iterable[StoredSegment]]
     content: Callable[[str], bytes] = _no_content
+    heads: Callable[[str, NDArray[np.int64], int], tuple[NDArray[np.int64], NDArray[np.uint8]]] = _no_heads
     tracked: bool = True
+    whole: bool = False
 
 
 class Session(Protocol):
@@ -364,11 +373,13 @@ class Arranged:
         position: The position that it shows if that is not the one that was asked for.
         time_ns: The moment of that position; 0 if it is the one that was asked for.
         notes: What a person should know or do next.
+        beside: Directories that were made outside of it; they go when the recovery fails after all.
     """
 
     position: Position | None = None
     time_ns: int = 0
     notes: tuple[str, ...] = ()
+    beside: tuple[Path, ...] = ()
 
 
 @runtime_checkable

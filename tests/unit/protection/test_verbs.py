@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perdure.model.errors import PoolUnusable, Refused, SourceUnusable
+from perdure.model.errors import PoolUnusable, Refused, SourceUnusable, TrackingLost
 from perdure.model.replica import ReplicaState
 from perdure.model.targets import AtPoint, AtPosition, AtTime, Latest, Target
 from perdure.protection.browse import browse
 from perdure.protection.image_verbs import check, express_full, open_session, protect, synchronize
-from perdure.protection.points import timeline_rows
+from perdure.protection.live import LiveSource
+from perdure.protection.live_session import surviving_loss
+from perdure.protection.points import timeline_of, timeline_rows
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import PARTIAL, recover
 from perdure.protection.status import status
@@ -121,6 +123,61 @@ def test_tracking_lost_under_an_open_session_blocks_shipping_until_compared(scen
         scene.database.commit({0: scene.page("latest")})
         assert live.ship().commits == 1
 
+    assert recovered(protected, Latest(), scene.root) == bytes(scene.database.content)
+
+
+def test_a_check_that_was_killed_leaves_no_gap_of_the_log(scene: Scene) -> None:
+    """What was committed before, during and after the check is recoverable, and the replica is compared after all."""
+    protected = scene.protect()
+    protected.note_state(ReplicaState.VERIFYING, "consistency check")  # what a check that is killed leaves behind
+    scene.database.change_silently(3, scene.page("silent"))
+    places = []
+    for number in range(3):
+        scene.database.commit({0: scene.page(f"unshipped {number}")})
+        places.append((scene.database.log[-1].time_ns, bytes(scene.database.content)))
+
+    result = synchronize(protected)
+
+    assert result.commits == 3
+    assert result.cause == "consistency check"
+    assert timeline_of(scene.vault, protected.source.id).gaps() == []
+    for time_ns, content in places:
+        assert recovered(protected, AtTime(time_ns), scene.root)[: 3 * 64] == content[: 3 * 64]
+    assert recovered(protected, Latest(), scene.root) == bytes(scene.database.content)
+    assert protected.replica.state is ReplicaState.OK
+    assert synchronize(protected).cause == ""
+
+
+def test_a_comparison_is_not_forgotten_while_the_source_is_missing(scene: Scene) -> None:
+    """A replica that had to be compared before its source went away is compared when it is back."""
+    protected = scene.protect()
+    protected.note_state(ReplicaState.INCONSISTENT, "the consistency check did not finish")
+    scene.database.present = False
+    with pytest.raises(SourceUnusable):
+        synchronize(protected)
+    assert protected.replica.state is ReplicaState.MISSING
+    scene.database.present = True
+
+    assert synchronize(protected).cause == "consistency check: the consistency check did not finish"
+    assert protected.replica.state is ReplicaState.OK
+
+
+def test_tracking_that_was_lost_and_found_again_leaves_no_gap(scene: Scene) -> None:
+    """When a session ends with a loss and the next one can prove that the log goes on, it does."""
+    protected = scene.protect()
+    scene.database.commit({0: scene.page("seen")})
+    losses = [TrackingLost("the slot was dropped", code="slot-gone")]
+
+    def work(live: LiveSource) -> None:
+        if losses:
+            raise losses.pop()
+        live.express_full("schedule")
+
+    surviving_loss(protected, "express-full", work)
+
+    assert timeline_of(scene.vault, protected.source.id).gaps() == []
+    newest = scene.vault.points(protected.source.id)[-1]
+    assert newest.cause == "consistency check: the slot was dropped"
     assert recovered(protected, Latest(), scene.root) == bytes(scene.database.content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from perdure.repository.pool import Pool
 from perdure.repository.verify import verify_pool
 from perdure.storage.contract import Staged, StorageFailed
 from perdure.storage.local import LocalStorage
+from perdure.storage.staged_file import StagedFile
 from perdure.testing.small_images import MAIL, image_content, put_image
 
 SOURCE = MAIL
@@ -143,6 +145,31 @@ def test_a_run_of_log_leaves_no_gap(pool: Pool, tmp_path: Path, monkeypatch: pyt
     pool.append(SOURCE.id, segment(run[-1].last, Position(2, 5)))
     with pytest.raises(Refused):
         pool.append_run(SOURCE.id, [segment(Position(2, 6), Position(2, 7)), segment(Position(2, 7), Position(2, 8))])
+
+
+def test_a_run_of_log_one_of_whose_files_the_disk_loses_leaves_no_gap(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one file in the middle of a run cannot be made durable, none of those behind it stays; again, all are."""
+    put_image(pool, [b"x"], Position(1, 10))
+    run = [segment(Position(1, 10 * number), Position(1, 10 * (number + 1))) for number in range(1, 9)]
+    sync, synced = StagedFile.sync, []
+
+    def fail_at_third(staged: StagedFile) -> None:
+        synced.append(staged)
+        if len(synced) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(staged)
+
+    monkeypatch.setattr(StagedFile, "sync", fail_at_third)
+    with pytest.raises(StorageFailed):
+        pool.append_run(SOURCE.id, run)
+    assert len(synced) >= 3
+    there = [span.last for span in pool.spans(SOURCE.id)]
+    assert there == [one.last for one in run[: len(there)]]
+    assert len(there) < len(run)
+    pool.append_run(SOURCE.id, run)
+    assert [span.last for span in pool.spans(SOURCE.id)] == [one.last for one in run]
 
 
 def test_a_segment_whose_answer_was_lost_may_be_appended_again(

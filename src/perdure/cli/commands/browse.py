@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from perdure.cli.documents import plain
 from perdure.cli.options import DEFAULT_OPTIONS, CommonOptions
@@ -23,6 +24,7 @@ def browse(
     /,
     *,
     to: str = "latest",
+    scratch: Path | None = None,
     pool: str | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
@@ -33,12 +35,14 @@ def browse(
     For example:
 
         perdure browse share reports/2026 --to yesterday
+        perdure browse main shop.public --to '10 minutes ago'
         perdure browse app --to '#12'
 
     Args:
         name: The data source.
-        path: The folder inside the source to list; the source's top unless given.
+        path: The folder, or of a PostgreSQL cluster the DATABASE or DATABASE.SCHEMA, to list; the top unless given.
         to: The moment, written as for recover; latest unless given.
+        scratch: The directory for the temporary copy.
         pool: Look into the pool at this path, such as a second copy, instead of the one it is protected in.
     """
     from perdure.protection import browse as browsing
@@ -47,7 +51,9 @@ def browse(
     with Session(common) as session:
         protected = session.protected(name, pool)
         with progress_bar(common) as progress:
-            found = browsing.browse(protected, to=moment, path=path, progress=progress)
+            found = browsing.browse(
+                protected, to=moment, path=path, scratch=scratch and scratch.absolute(), progress=progress
+            )
     if common.json:
         print_json({"source": protected.source.name, **plain(found)})
         return 0

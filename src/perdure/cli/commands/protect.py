@@ -39,6 +39,7 @@ def protect(
     warn_at: str | None = None,
     give_up_at: str | None = None,
     standby_name: str | None = None,
+    images: Literal["auto", "local", "remote"] | None = None,
     common: CommonOptions = DEFAULT_OPTIONS,
 ) -> int:
     """Register a data source in a pool and make its first replica.
@@ -75,6 +76,8 @@ def protect(
         give_up_at: How much WAL a server may keep for perdure before the replication slot is dropped, rather than that
             its disk fills up; never unless given (PostgreSQL only).
         standby_name: The application name by which synchronous_standby_names may know perdure (PostgreSQL only).
+        images: Where images come from: local, the data directory; remote, the replication protocol; auto, a standby if
+            the location names several hosts, else the data directory where it can be seen (PostgreSQL only).
     """
     from perdure.protection import image_verbs
     from perdure.protection.pool_inside import refuse_pool_inside
@@ -91,6 +94,7 @@ def protect(
         "warn-at": warn_at,
         "give-up-at": give_up_at,
         "application-name": standby_name,
+        "images": images,
     }
     options |= {key: [value] for key, value in given.items() if value is not None}
     if copy:

@@ -204,8 +204,11 @@ class SizeTable:
         varying = rules.nonzero()[0]
         if len(varying):
             some, kinds = starts[varying], types[varying]
-            lengths = self._words[some[:, None] + _OFFSETS[kinds]] & _MASKS[kinds]
-            sizes[varying] += lengths.sum(axis=1, dtype=np.int64)
+            # Column by column: a table of three columns would be gathered, and summed over them, far slower.
+            lengths = (self._words[some + _OFFSETS[0][kinds]] & _MASKS[0][kinds]).astype(np.int64)
+            for column in range(1, _WORDS):
+                lengths += self._words[some + _OFFSETS[column][kinds]] & _MASKS[column][kinds]
+            sizes[varying] += lengths
             if rules.max() > _ONLY_WORDS:
                 rare = np.flatnonzero(rules > _ONLY_WORDS)
                 sizes[rare] += self._rare(starts[rare], types[rare])
@@ -223,18 +226,18 @@ class SizeTable:
 
 _WORDS, _LONGS = 3, 2
 _BASE = np.zeros(256, np.int64)
-_OFFSETS = np.zeros((256, _WORDS), np.int64)
-_MASKS = np.zeros((256, _WORDS), np.uint16)
+_OFFSETS = np.zeros((_WORDS, 256), np.int64)
+_MASKS = np.zeros((_WORDS, 256), np.uint16)
 _LONG_RULES = np.zeros((256, _LONGS), np.int64)
 _VERSION_RULES = np.zeros(256, np.int64)
 for _kind in RECORD_TYPES.values():
     _BASE[_kind.number] = _kind.base
     _VERSION_RULES[_kind.number] = _kind.version_flags
     for _column, (_offset, _mask) in enumerate(_kind.words):
-        _OFFSETS[_kind.number, _column], _MASKS[_kind.number, _column] = _offset, _mask
+        _OFFSETS[_column, _kind.number], _MASKS[_column, _kind.number] = _offset, _mask
     for _column, _offset in enumerate(_kind.longs):
         _LONG_RULES[_kind.number, _column] = _offset
 _ONLY_WORDS = 1
 _RARE = (_LONG_RULES > 0).any(axis=1) | (_VERSION_RULES > 0)
-_RULES: NDArray[np.uint8] = np.where(_RARE, 2, (_MASKS > 0).any(axis=1)).astype(np.uint8)
+_RULES: NDArray[np.uint8] = np.where(_RARE, 2, (_MASKS > 0).any(axis=0)).astype(np.uint8)
 """0 where a size is fixed, 1 where only 16-bit lengths add to it, 2 otherwise."""

@@ -53,7 +53,6 @@ class BackupSet:
     def __init__(self, writer: SocketWriter | StoreWriter, database: str, kind: BackupKind) -> None:
         self.kind = kind
         self._writer, self._database = writer, database
-        self._frozen = False
         self._id = writer.prepare([database], kind)
 
     def __enter__(self) -> BackupSet:
@@ -66,7 +65,6 @@ class BackupSet:
         """Hold all writes; returns until when a snapshot must be done, as ``time.monotonic()``."""
         began = time.monotonic()
         frozen = self._writer.freeze(self._id)
-        self._frozen = True
         return began + frozen.seconds_left - _SAFETY_S
 
     def thaw(self) -> None:
@@ -75,7 +73,6 @@ class BackupSet:
         Raises:
             WriterTimeout: They went on before; nothing that was read meanwhile counts.
         """
-        self._frozen = False
         self._writer.thaw(self._id)
 
     def complete(self) -> CompletedDatabase:

@@ -14,7 +14,7 @@ from perdure.snapshots.writer import CopyRole, DatabaseState, DatabaseStatus, Wr
 from perdure.snapshots.writer_client import find_writer
 from perdure.workloads.exchange.folders import FoundDatabase, LogFolder, databases_in, find_stream, read_header
 
-__all__ = ["StoreCopy", "Survey", "survey"]
+__all__ = ["StoreCopy", "Survey", "lost_active", "survey"]
 
 _ANSWER_S = 20.0
 
@@ -115,7 +115,9 @@ def survey(folders: Sequence[Path], wanted: str = "", identity: Signature | None
     problems: list[str] = []
     for folder in folders:
         if not folder.is_dir():
-            problems.append(f"the folder {folder} is not there")
+            problems.append(
+                f"{folder} is a file and no folder" if folder.exists() else f"the folder {folder} is not there"
+            )
             continue
         said, problem = _described(folder)
         problems += [problem] if problem else []
@@ -131,6 +133,28 @@ def survey(folders: Sequence[Path], wanted: str = "", identity: Signature | None
     if not copies:
         raise _nothing(folders, wanted, [one for one in others if one.header], statuses, problems)
     return Survey(tuple(copies), tuple(others), tuple(statuses), tuple(problems))
+
+
+def lost_active(folders: Sequence[Path], wanted: str) -> DatabaseStatus | None:
+    """What the writers say of the active copy of a database whose file is gone from its place; ``None`` if it is there.
+
+    Args:
+        folders: Folders of nodes.
+        wanted: Name or GUID of the database; empty: the only one.
+    """
+    said = [status for folder in folders if folder.is_dir() for status in _described(folder)[0]]
+    active = [one for one in said if one.role is CopyRole.ACTIVE and _means(wanted, one)]
+    places = [Path(one.database_path) for one in active]
+    lost = [
+        status
+        for status, place in zip(active, places, strict=True)
+        if place.is_absolute() and not place.exists() and any(_is_below(str(place), folder) for folder in folders)
+    ]
+    return lost[0] if len(active) == len(lost) == 1 else None
+
+
+def _means(wanted: str, status: DatabaseStatus) -> bool:
+    return not wanted or wanted.lower() in (status.name.lower(), status.guid.lower())
 
 
 def _described(folder: Path) -> tuple[list[DatabaseStatus], str]:
@@ -206,7 +230,7 @@ def _nothing(
     problems: Sequence[str],
 ) -> SourceUnusable | BadInput:
     places = ", ".join(str(folder) for folder in folders)
-    meant = [status for status in statuses if wanted and wanted.lower() in (status.name.lower(), status.guid.lower())]
+    meant = [status for status in statuses if _means(wanted, status)]
     moved = [status for status in meant if not any(_is_below(status.database_path, folder) for folder in folders)]
     if meant and not moved:
         return SourceUnusable(

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from perdure.ese.errors import EseDamaged, NotAnEseFile
 from perdure.ese.headers.database import DatabaseHeader
 from perdure.model.errors import ImageFailed
-from perdure.snapshots.files import clone_file, copy_file, copy_ranges, link_file, refuse_without_room
+from perdure.snapshots.files import (
+    clone_file,
+    copy_file,
+    copy_ranges,
+    link_file,
+    refuse_without_room,
+    write_back,
+)
 from perdure.snapshots.writer import BackupKind, CopyRole, DatabaseState
 from perdure.workloads.exchange.backup_set import BackupSet, begin_backup
 from perdure.workloads.exchange.copies import StoreCopy
@@ -94,6 +101,8 @@ def freeze_copy(
             backup = held.enter_context(begin_backup(copy.folder, copy.name, kind))
             place = held.enter_context(_snapshot_folder(folder or copy.database.parent))
             taken = _Snapshot(copy, name, place, choose, check=check, found=found, clock=clock)
+            with contextlib.suppress(OSError):
+                write_back(copy.database)
             deadline = backup.freeze()
             taken.take(deadline)
             backup.thaw()
@@ -180,9 +189,9 @@ class _Snapshot:
     def take(self, deadline: float) -> None:
         """Keep everything that the engine would go on to change."""
         self._time_ns = self._clock()
-        self._look(deadline)
         target = self._place / self._copy.database.name
         try:
+            self._look(deadline)
             self._keep(target, deadline)
         except OSError as error:
             raise ImageFailed(

@@ -17,7 +17,7 @@ from perdure.model.positions import Position
 from perdure.workloads.contract import ImageReader
 from perdure.workloads.exchange.tokens import StreamToken, encode_token
 
-__all__ = ["HEADER_PAGES", "LOG_PAGE", "DatabaseReader", "ExchangeImage", "LogFileReader"]
+__all__ = ["HEAD", "HEADER_PAGES", "LOG_PAGE", "DatabaseReader", "ExchangeImage", "LogFileReader", "dbtimes"]
 
 HEADER_PAGES = 2
 """The header and its shadow come before page 1 in the file."""
@@ -25,7 +25,16 @@ HEADER_PAGES = 2
 LOG_PAGE = 4096
 """Granularity of changes in a log that is a file of an image, bytes."""
 
+HEAD = 16
+"""Bytes of a page's checksum and count of changes."""
+
 _DBTIME = slice(8, 16)
+
+
+def dbtimes(heads: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The counts of changes in the heads of pages; 0 where a page was never written."""
+    found: NDArray[np.uint64] = np.ascontiguousarray(heads[:, _DBTIME]).view("<u8")[:, 0]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +122,12 @@ class DatabaseReader:
         skip = offset - first * self.page_size
         return content if not skip and len(content) <= length else memoryview(content)[skip : skip + length]
 
-    def dbtimes(self, pages: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The counts of changes that pages of the file carry; 0 where a page was never written."""
-        found = np.zeros(len(pages), np.uint64)
+    def heads(self, pages: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The first 16 bytes of pages of the file, checksum and count of changes, ``uint8[n, 16]``."""
+        found = np.zeros((len(pages), HEAD), np.uint8)
         for index, page in enumerate(pages.tolist()):
-            head = os.pread(self.descriptor, _DBTIME.stop, page * self.page_size)
-            found[index] = int.from_bytes(head[_DBTIME], "little")
+            head = os.pread(self.descriptor, HEAD, page * self.page_size)
+            found[index, : len(head)] = np.frombuffer(head, np.uint8)
         with self._guard:
             self.read_bytes += len(pages) * 4096
         return found

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from perdure.ese.chain import check_database, join_logs
 from perdure.ese.findings import damage_in
 from perdure.ese.headers.database import DatabaseHeader
-from perdure.ese.structures import Signature
+from perdure.ese.structures import BackupMark, Signature
 from perdure.model.errors import ImageFailed
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 from perdure.workloads.contract import BaseImage, ImageReader
 from perdure.workloads.exchange.backup_set import BackupSet
-from perdure.workloads.exchange.changed_map import changes_since, confirmed_pages, join_changes, log_names
+from perdure.workloads.exchange.changed_map import changes_since, confirmed_pages, log_names
 from perdure.workloads.exchange.choosing import backup_kind, copies_for_image
 from perdure.workloads.exchange.copies import StoreCopy, Survey
 from perdure.workloads.exchange.freezing import FrozenCopy, freeze_copy
@@ -45,6 +45,7 @@ class TakenImage:
         frozen: The log that was being written then, ``None`` if the image ends with a complete log.
         backup: Its backup set, ``None`` for a database that was not in use.
         time_ns: When it was frozen.
+        snapshot: The mark of the backup that the frozen header bears; empty if the engine makes none.
     """
 
     image: ExchangeImage
@@ -53,6 +54,7 @@ class TakenImage:
     frozen: LogFile | None
     backup: BackupSet | None
     time_ns: int
+    snapshot: BackupMark
 
 
 @contextmanager
@@ -84,8 +86,8 @@ def take_image(
     """
     copy = copies_for_image(found, options, token)[0]
     noted: list[str] = []
-    choosing = _Choosing(found, base, token)
     name = _database_name(copy, base)
+    choosing = _Choosing(found, base, token, name)
     with freeze_copy(
         copy,
         backup_kind(copy, options, ledger),
@@ -102,7 +104,9 @@ def take_image(
         remarks = [f"taken from the copy on {copy.node} ({copy.role.value})"] if len(found.copies) > 1 else []
         image = ExchangeImage(place, frozen.time_ns, tuple(readers), noted, tuple(remarks))
         closed = place.closed or frozen.current is None
-        yield TakenImage(image, place, copy, None if closed else frozen.current, frozen.backup, frozen.time_ns)
+        current = None if closed else frozen.current
+        mark = frozen.header.current_snapshot_backup
+        yield TakenImage(image, place, copy, current, frozen.backup, frozen.time_ns, mark)
 
 
 def _database_name(copy: StoreCopy, base: BaseImage | None) -> str:
@@ -114,7 +118,7 @@ def _database_name(copy: StoreCopy, base: BaseImage | None) -> str:
 class _Choosing:
     """Chooses pages while a copy is frozen; what can be known before the freeze is found out before."""
 
-    def __init__(self, found: Survey, base: BaseImage | None, token: StreamToken | None) -> None:
+    def __init__(self, found: Survey, base: BaseImage | None, token: StreamToken | None, name: str) -> None:
         self._base, self._token = base, token
         self._found = found
         self._later: list[PageChanges] = []
@@ -122,7 +126,7 @@ class _Choosing:
             return
         self._database = Signature(token.database)
         self._base_needs = min(log_names(list(base.sizes)), default=base.position.generation - token.offset)
-        self._known = changes_since(base, self._database)
+        self._known = changes_since(base, name, self._database)
         self._next = token.next_generation
         self._read_on()
 
@@ -139,8 +143,7 @@ class _Choosing:
             # Another copy than before, which lags further behind: what it has not written yet must come from it.
             return None
         later = self._changes_up_to(current)
-        found = None if later is None else join_changes([*self._known, *later])
-        pages = None if found is None else confirmed_pages(found, reader)
+        pages = None if later is None else confirmed_pages(self._known, later, reader)
         if pages is None:
             return None
         grown = np.arange(base.sizes[reader.name] // reader.page_size, reader.size // reader.page_size, dtype=np.int64)
@@ -156,8 +159,8 @@ class _Choosing:
         return [*self._later, changes_in(current.log, self._database)]
 
     def _read_on(self) -> None:
-        while batch := next_logs(self._found.for_log(), self._next):
-            self._later += [changes_in(file.log, self._database) for file, _ in batch]
+        while batch := next_logs(self._found.for_log(), self._next, self._database):
+            self._later += [file.changes for file, _ in batch if file.changes is not None]
             self._next += len(batch)
             if len(batch) < BATCH:
                 return

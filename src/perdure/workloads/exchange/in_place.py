@@ -13,8 +13,8 @@ from pathlib import Path
 
 from perdure.ese.headers.kinds import FileKind, kind_by_name
 from perdure.model.errors import Refused, SourceUnusable
-from perdure.snapshots.writer import CopyRole
-from perdure.workloads.exchange.copies import StoreCopy, Survey, survey
+from perdure.snapshots.writer import CopyRole, DatabaseState, DatabaseStatus
+from perdure.workloads.exchange.copies import StoreCopy, Survey, lost_active, survey
 from perdure.workloads.exchange.folders import LogFolder
 from perdure.workloads.exchange.options import SourceOptions
 
@@ -44,13 +44,18 @@ def original_place(options: SourceOptions, names: Sequence[str]) -> OriginalPlac
     Raises:
         Refused: It is in use, or other databases write to the same log.
     """
+    lost = lost_active(options.folders, options.database)
     try:
         found = survey(options.folders, options.database)
     except SourceUnusable:
+        if lost is not None:
+            return _lost_place(lost, None)
         folder = options.folders[0]
         return OriginalPlace(folder / names[0] if names else folder / "database.edb", None, ())
-    _refuse_in_use(found)
+    if lost is not None:
+        return _lost_place(lost, found)
     copy = found.active or found.copies[0]
+    _refuse_in_use(copy)
     sharing = [
         other.path
         for other in found.others
@@ -123,15 +128,26 @@ class OriginalPlace:
         return lines
 
 
-def _refuse_in_use(found: Survey) -> None:
-    for copy in found.copies:
-        who = "it is mounted" if copy.in_use else _opener(copy)
-        if who:
-            raise Refused(
-                f"{copy.database} is in use ({who}); nothing was changed",
-                code="source-in-use",
-                hint="dismount it first (Dismount-Database), or recover to a folder with --target",
-            )
+def _lost_place(lost: DatabaseStatus, found: Survey | None) -> OriginalPlace:
+    """The place of an active copy whose file is gone, as its engine knows it."""
+    if lost.state is DatabaseState.MOUNTED:
+        raise _in_use(lost.database_path, "it is mounted")
+    others = tuple(one.node for one in found.copies) if found is not None else ()
+    return OriginalPlace(Path(lost.database_path), LogFolder(Path(lost.log_folder), lost.log_base), others)
+
+
+def _refuse_in_use(copy: StoreCopy) -> None:
+    who = "it is mounted" if copy.in_use else _opener(copy)
+    if who:
+        raise _in_use(str(copy.database), who)
+
+
+def _in_use(database: str, who: str) -> Refused:
+    return Refused(
+        f"{database} is in use ({who}); nothing was changed",
+        code="source-in-use",
+        hint="dismount it first (Dismount-Database), or recover to a folder with --target",
+    )
 
 
 def _opener(copy: StoreCopy) -> str:

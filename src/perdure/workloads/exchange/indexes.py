@@ -100,8 +100,10 @@ def changes_in(log: Log, database: Signature) -> PageChanges:
 def _first_dbtime(records: Records, dbids: NDArray[np.uint8]) -> int:
     """The lowest count that a record gives a page of the databases with these numbers."""
     starts = records.starts[_HAS_DBTIME[records.types]]
-    starts = starts[np.isin(records.content[starts + 3], dbids)]
+    ours = np.zeros(256, bool)
+    ours[dbids] = True
+    starts = starts[ours[records.content[starts + 3]]]
     if not len(starts):
         return _NO_DBTIME
-    octets = records.content[starts[:, None] + np.arange(8, 16)]
-    return int(np.ascontiguousarray(octets).view("<u8").min())
+    counts = np.ndarray((len(records.content) - 7,), "<u8", records.content, strides=(1,))
+    return int(counts[starts + 8].min())

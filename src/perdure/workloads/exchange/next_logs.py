@@ -6,25 +6,30 @@ import time
 from collections.abc import Sequence
 
 from perdure.ese.headers.log import LogHeader
+from perdure.ese.structures import Signature
 from perdure.workloads.exchange.copies import StoreCopy
 from perdure.workloads.exchange.folders import log_header
-from perdure.workloads.exchange.shipping import LogFile, read_log_files
+from perdure.workloads.exchange.shipping import LogFile, read_for_shipping
 from perdure.workloads.exchange.times import time_ns
 
 __all__ = ["BATCH", "header_after", "next_logs", "when_ended", "why_altered"]
 
-BATCH = 16
-"""Logs that are read and checked together: a little more than a core's cache, and much less work than one by one."""
+BATCH = 24
+"""Logs that are read, checked and made durable together: much less work, and fewer waits for the disk, than one by one.
+Twice so many are in memory while a backlog is shipped."""
 
 _ARRIVING_S = 10.0
 
 
-def next_logs(copies: Sequence[StoreCopy], first: int, most: int = BATCH) -> list[tuple[LogFile, StoreCopy]]:
+def next_logs(
+    copies: Sequence[StoreCopy], first: int, database: Signature, most: int = BATCH
+) -> list[tuple[LogFile, StoreCopy]]:
     """Read the logs from ``first`` on, as far as they are there without a gap.
 
     Args:
         copies: Copies with log, the one that decides first.
         first: Generation of the first.
+        database: The database that they are read for.
         most: How many at most.
 
     Returns:
@@ -39,7 +44,7 @@ def next_logs(copies: Sequence[StoreCopy], first: int, most: int = BATCH) -> lis
         chosen.append(holder)
         paths.append(holder.logs.closed(generation))
     try:
-        files = read_log_files(paths)
+        files = read_for_shipping(paths, database)
     except FileNotFoundError:
         # Truncated between the two looks; what is really missing shows at the next look.
         return []

@@ -8,8 +8,9 @@ is complete, and it hears so only after the recovery point is committed.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ from perdure.model.logs import LogEnd, LogSegment
 from perdure.model.positions import Position
 from perdure.model.truncation import TruncationLedger
 from perdure.workloads.contract import BaseImage, Image
+from perdure.workloads.exchange.advice import advice_for
 from perdure.workloads.exchange.copies import StoreCopy, Survey, survey
 from perdure.workloads.exchange.freezing import remove_snapshots
 from perdure.workloads.exchange.imaging import TakenImage, take_image
@@ -33,6 +35,9 @@ from perdure.workloads.exchange.truncating import Truncation
 from perdure.workloads.exchange.watching import circular_now, things_to_know, why_broken
 
 __all__ = ["ExchangeSession"]
+
+_AHEAD = 2
+"""Batches of log that are read while one becomes durable, each by a thread of its own."""
 
 _LOOK_EVERY_S = 1.0
 _SURVEY_EVERY_S = 10.0
@@ -164,16 +169,16 @@ class ExchangeSession:
 
     def log_runs(self) -> Iterator[Sequence[LogSegment]]:
         """As in ``RunningSession``: up to :data:`BATCH` complete logs at a time, the next ones read meanwhile."""
-        with ThreadPoolExecutor(1, thread_name_prefix="read-log") as beside:
-            ahead = None
+        with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-log") as beside:
+            ahead: deque[Future[list[tuple[LogFile, StoreCopy]]]] = deque()
             while self._token is not None and not self._token.images_only:
                 frozen = self._frozen_log()
                 if frozen is not None:
                     yield from self._ship(frozen, closed=False, ends_ns=self._taken.time_ns if self._taken else 0)
                     continue
                 first = self._token.next_generation
-                batch = ahead.result() if ahead is not None else self._read_batch(first)
-                ahead = None
+                database = Signature(self._token.database)
+                batch = ahead.popleft().result() if ahead else self._read_batch(first, database)
                 if not batch:
                     # Either all is shipped, or the next log is not there although the stream went on.
                     self._check_unbroken(self._token)
@@ -181,12 +186,16 @@ class ExchangeSession:
                 until = self._frozen_generation()
                 if until is not None:
                     batch = batch[: until - first]
-                elif len(batch) == BATCH:
-                    ahead = beside.submit(self._read_batch, first + BATCH)
+                if until is not None or len(batch) < BATCH:
+                    # What was read ahead begins behind a whole batch.
+                    ahead.clear()
+                else:
+                    while len(ahead) < _AHEAD:
+                        ahead.append(beside.submit(self._read_batch, first + (len(ahead) + 1) * BATCH, database))
                 yield from self._ship_batch(batch)
 
-    def _read_batch(self, first: int) -> list[tuple[LogFile, StoreCopy]]:
-        return next_logs(self._survey.for_log(), first)
+    def _read_batch(self, first: int, database: Signature) -> list[tuple[LogFile, StoreCopy]]:
+        return next_logs(self._survey.for_log(), first, database)
 
     def _frozen_generation(self) -> int | None:
         """The generation whose log has to be shipped as it was when the image was frozen, if that is still to come."""
@@ -233,7 +242,7 @@ class ExchangeSession:
         for copy in self._survey.for_log():
             if copy is refused:
                 continue
-            for file, _ in next_logs([copy], token.next_generation, most=1):
+            for file, _ in next_logs([copy], token.next_generation, Signature(token.database), most=1):
                 if self._why_unusable(token, file, header_after(file, None, copy)) is None:
                     return file
         return None
@@ -300,6 +309,7 @@ class ExchangeSession:
             clock=self._clock,
         ) as taken:
             self._taken = taken
+            self._truncation.awaits(taken)
             try:
                 yield taken.image
             finally:
@@ -322,5 +332,7 @@ class ExchangeSession:
     def _lose(self, broken: Break) -> NoReturn:
         self.start_anew()
         raise TrackingLost(
-            broken.cause, code=broken.code, hint="the next express full compares the replica with the source"
+            f"{broken.cause}. What to do: {advice_for(broken.code)}",
+            code=broken.code,
+            hint="the next express full compares the replica with the source",
         )

@@ -6,7 +6,8 @@ a moment gets nothing that was done later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from perdure.workloads.exchange.indexes import LogIndex, PageChanges, changes_in
 from perdure.workloads.exchange.times import time_ns, times_ns
 from perdure.workloads.exchange.tokens import StreamToken, encode_token, place_of, segment_of
 
-__all__ = ["Break", "LogFile", "ShippedLog", "read_log_files", "ship_log", "why_not_next"]
+__all__ = ["Break", "LogFile", "ShippedLog", "read_for_shipping", "read_log_files", "ship_log", "why_not_next"]
 
 _SEGMENT = 4096
 _TIMES = slice(16, 24)
@@ -45,7 +46,7 @@ class Break:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LogFile:
     """A log that was read whole and checked.
 
@@ -53,11 +54,13 @@ class LogFile:
         log: What was found.
         content: The file's bytes; a segment that could be corrected is.
         changed_ns: When the file was last written, nanoseconds since 1970 UTC.
+        changes: What it changes in the database that it was read for, if it was read for one.
     """
 
     log: Log
     content: bytes
     changed_ns: int
+    changes: PageChanges | None = None
 
     @property
     def header(self) -> LogHeader:
@@ -80,7 +83,7 @@ class LogFile:
         """What its own redundancy made good; empty if nothing had to be."""
         return "; ".join(str(one) for one in self.log.findings if one.code in _SHADOWED) if not self.problem else ""
 
-    @property
+    @cached_property
     def places(self) -> NDArray[np.uint64]:
         """The place behind each of its segments; of a version 7 log, behind the whole."""
         if self.log.segments is None:
@@ -88,7 +91,7 @@ class LogFile:
         segments = self.log.segments.content
         if not len(segments):
             return np.array([place_of(self.header.header_sectors, 0)], np.uint64)
-        used = _SEGMENT - np.argmax(segments[:, ::-1] != 0, axis=1).astype(np.int64)
+        used = _bytes_used(segments)
         if self.log.records is not None:
             # A record may end with zeros, and a place inside of it would belong to neither side.
             begins = self.log.records.places.astype(np.int64)
@@ -134,6 +137,19 @@ def read_log_files(paths: list[Path]) -> list[LogFile]:
     return [
         LogFile(log, _corrected(log, content), time) for log, content, time in zip(found, contents, times, strict=True)
     ]
+
+
+def read_for_shipping(paths: list[Path], database: Signature) -> list[LogFile]:
+    """The same, with all that takes long to find out before a log of this database is shipped.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    files = [replace(file, changes=_changes(file, database)) for file in read_log_files(paths)]
+    for file in files:
+        if file.log.header is not None:
+            file.places  # noqa: B018 - found once, and kept
+    return files
 
 
 def why_not_next(token: StreamToken, file: LogFile) -> Break | None:
@@ -215,8 +231,7 @@ def ship_log(
     marks = _marks(file, places, ends_ns)
     if following.generation == token.generation:
         marks = marks[marks["place"] > token.place]
-    database = Signature(token.database)
-    changes = PageChanges(known=False) if file.problem else changes_in(file.log, database)
+    changes = file.changes if file.changes is not None else _changes(file, Signature(token.database))
     index = LogIndex(1, logs.base, logs.digits, following.generation, closed, changes)
     segment = LogSegment(
         after=after or token.position,
@@ -227,6 +242,10 @@ def ship_log(
         blocks=(file.content,),
     )
     return ShippedLog(following, segment)
+
+
+def _changes(file: LogFile, database: Signature) -> PageChanges:
+    return PageChanges(known=False) if file.problem else changes_in(file.log, database)
 
 
 def _marks(file: LogFile, places: NDArray[np.uint64], ends_ns: int) -> NDArray[np.void]:
@@ -241,6 +260,18 @@ def _marks(file: LogFile, places: NDArray[np.uint64], ends_ns: int) -> NDArray[n
     marks["time_ns"][-1] = max(begun, ends_ns)
     marks["time_ns"] = np.maximum.accumulate(marks["time_ns"])
     return marks
+
+
+def _bytes_used(segments: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Bytes of each segment up to the last that is not zero."""
+    words = np.ascontiguousarray(segments).view("<u8")
+    last = np.full(len(words), words.shape[1] - 1)
+    # All but a few are used to their end.
+    short = np.flatnonzero(words[:, -1] == 0)
+    last[short] -= np.argmax(words[short, ::-1] != 0, axis=1)
+    octets = words[np.arange(len(words)), last].view(np.uint8).reshape(-1, 8)
+    used: NDArray[np.int64] = last * 8 + 8 - np.argmax(octets[:, ::-1] != 0, axis=1)
+    return used
 
 
 def _corrected(log: Log, content: bytes) -> bytes:

@@ -72,14 +72,30 @@ class Truncation:
         """Note where the active copy was at an image."""
         self.ledger = replace(self.ledger, node=node)
 
+    def awaits(self, taken: TakenImage) -> None:
+        """A backup will be reported as complete; should this process not live to hear the answer, the next one knows.
+
+        The ledger is to be kept before that.
+        """
+        if taken.backup is not None and taken.backup.kind is BackupKind.FULL:
+            self.ledger = replace(self.ledger, awaited=_moment(taken.snapshot))
+
     def look_at(self, found: Survey) -> None:
-        """Note a full backup that another product made."""
-        if not self.ledger.own_full:
-            return
+        """Note a full backup that another product made, or one of perdure's own whose answer was lost."""
         for copy in found.copies:
             mark = copy.header.previous_full_backup
-            if str(mark) != self.ledger.own_full and time_ns(mark.time) > self.ledger.own_full_ns:
+            newer = bool(mark) and str(mark) != self.ledger.own_full and time_ns(mark.time) > self.ledger.own_full_ns
+            if newer and self.ledger.awaited and self.ledger.awaited == _moment(mark):
+                # What the engine truncated then is not known any more; it was durable.
+                self._note(BackupKind.FULL, None, ())
+                self._own(mark)
+            elif newer and self.ledger.own_full:
                 self.ledger = replace(self.ledger, foreign_full=str(mark))
+
+    def _own(self, mark: BackupMark) -> None:
+        self.ledger = replace(
+            self.ledger, own_full=str(mark), own_full_ns=time_ns(mark.time), foreign_full="", awaited=""
+        )
 
     def maintain(self, found: Survey, token: StreamToken, ship_all: Callable[[], StreamToken | None]) -> None:
         """Let the engine truncate between two images, when it is time: an incremental backup of what is shipped."""
@@ -122,7 +138,7 @@ class Truncation:
         if kind is BackupKind.FULL and done.stamped:
             mark = _full_mark(copy)
             if mark:
-                self.ledger = replace(self.ledger, own_full=str(mark), own_full_ns=time_ns(mark.time), foreign_full="")
+                self._own(mark)
 
     def _note(self, kind: BackupKind, truncated: tuple[int, int] | None, blockers: tuple[str, ...]) -> None:
         event = TruncationEvent(self._clock(), kind.value, self.ledger.durable, truncated, blockers)
@@ -131,6 +147,11 @@ class Truncation:
 
 def _sentence(blocker: Blocker) -> str:
     return _WHY[blocker.kind].format(generation=blocker.generation, who=blocker.who or "another node")
+
+
+def _moment(mark: BackupMark) -> str:
+    """When and where a backup was frozen: what its mark has in common with that of its snapshot."""
+    return f"{mark.time} at {mark.position}" if mark else ""
 
 
 def _full_mark(copy: StoreCopy) -> BackupMark | None:

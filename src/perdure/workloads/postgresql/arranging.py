@@ -6,17 +6,23 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from perdure.model.errors import BadInput, Refused
 from perdure.model.positions import Position
+from perdure.workloads.postgresql.connecting import server_sentence
 from perdure.workloads.postgresql.listing import Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn
 from perdure.workloads.postgresql.manifest import write_manifest
+from perdure.workloads.postgresql.restoring import recovery_commands
 from perdure.workloads.postgresql.spreading import KEPT_LISTING
 from perdure.workloads.postgresql.tablespaces import keep_tablespaces_inside
 
-__all__ = ["arrange_directory"]
+__all__ = ["ArrangedCluster", "arrange_directory", "check_recovery_options"]
 
 PARTIAL = ".perdure-partial"
 
@@ -29,65 +35,115 @@ _OTHER_FILES = re.compile(r"^\s*(data_directory|hba_file|ident_file|external_pid
 _NAME = re.compile(r"[0-9]{1,5}")
 
 
+@dataclass(frozen=True, slots=True)
+class ArrangedCluster:
+    """A directory that a server starts from.
+
+    Args:
+        listing: The image's listing.
+        notes: What a person should know.
+        beside: What was made beside the directory; of one that was there before, all its tablespaces.
+    """
+
+    listing: Listing
+    notes: tuple[str, ...]
+    beside: tuple[Path, ...]
+
+
+def check_recovery_options(options: Mapping[str, str]) -> None:
+    """Look at the options of a recovery.
+
+    Raises:
+        BadInput: The port is none, or libpq does not understand how to connect to the primary.
+    """
+    port = options.get("port", "1")
+    if not _NAME.fullmatch(port) or not 0 < int(port) < 65536:
+        raise BadInput(f"{port!r} is not a port", code="bad-port", hint="give a number up to 65535")
+    try:
+        conninfo_to_dict(options.get("primary-conninfo", ""))
+    except psycopg.Error as error:
+        raise BadInput(
+            f"{options['primary-conninfo']!r} does not say where the primary is: {server_sentence(error)}",
+            code="bad-location",
+            hint="write it as for psql, like 'host=db1 user=replica'",
+        ) from error
+
+
 def arrange_directory(
     directory: Path, upto: Position | None, timeline: int | None, options: Mapping[str, str]
-) -> tuple[Listing, tuple[str, ...]]:
+) -> ArrangedCluster:
     """Finish a restored directory.
 
     Args:
         directory: The data directory; its name ends in ``.perdure-partial`` and will not.
         upto: Where its WAL ends.
         timeline: The timeline there; the image's if ``None``.
-        options: ``port``.
-
-    Returns:
-        The image's listing, and what a person should know.
+        options: ``port``, ``fetch-wal`` (the command that fetches), ``standby``, ``primary-conninfo``.
 
     Raises:
         Refused: The directory for its tablespaces exists.
-        BadInput: An option makes no sense.
     """
     kept = directory / KEPT_LISTING
     listing = decode_listing(kept.read_bytes())
     kept.unlink()
     notes: list[str] = []
-    spaces = _place_tablespaces(listing, directory, notes)
+    made = _place_tablespaces(listing, directory, notes, onto="delta" in options)
+    spaces = made if "delta" not in options else (*made, *_linked(listing, directory))
     try:
         _take_out_created_tablespaces(listing, directory, upto, notes)
         _configuration(listing, directory, notes)
-        _recovery_settings(directory, timeline or listing.timeline, options)
+        _recovery_settings(directory, timeline or listing.timeline, upto, options)
         write_manifest(directory, listing)
-        for place in (directory, spaces):
+        for place in (directory, *spaces):
             _give_to_owner(place, listing.owner)
     except BaseException:
-        shutil.rmtree(spaces, ignore_errors=True)
+        for place in made if "delta" not in options else ():
+            shutil.rmtree(place, ignore_errors=True)
         raise
-    reached = upto.place if upto is not None else listing.stop
-    notes.append(f"its WAL ends at {format_lsn(reached)}; when it starts, it begins a timeline of its own there")
-    return listing, tuple(notes)
+    notes += _outlook(listing, upto, options)
+    return ArrangedCluster(listing, tuple(notes), spaces)
 
 
-def _place_tablespaces(listing: Listing, directory: Path, notes: list[str]) -> Path:
-    """Tablespaces go beside the directory, never to where the source has its own."""
+def _outlook(listing: Listing, upto: Position | None, options: Mapping[str, str]) -> list[str]:
+    end = format_lsn(upto.place if upto is not None else listing.stop)
+    if "standby" in options:
+        leader = " and its primary" if "primary-conninfo" in options else ""
+        return [f"it is a standby: it follows the pool{leader}, until it is promoted"]
+    if "fetch-wal" in options:
+        return [f"it fetches WAL from the pool when it starts, up to {end}, and begins a timeline of its own there"]
+    return [f"its WAL ends at {end}; when it starts, it begins a timeline of its own there"]
+
+
+def _place_tablespaces(listing: Listing, directory: Path, notes: list[str], *, onto: bool) -> tuple[Path, ...]:
+    """Tablespaces go beside the directory, never to where the source has its own; returns what was made."""
     final = directory.with_name(directory.name.removesuffix(PARTIAL))
     beside = final.with_name(f"{final.name}.tablespaces")
     links = directory / "pg_tblspc"
-    found = sorted(path for path in links.iterdir() if path.is_dir()) if links.is_dir() else []
+    there = sorted(links.iterdir()) if links.is_dir() else []
+    found = [path for path in there if path.is_dir() and not path.is_symlink()]
     if not found:
-        return beside
-    if beside.exists():
+        return ()
+    new = not beside.exists()
+    if not new and not onto:
         raise Refused(
             f"the directory {beside} for the tablespaces exists; nothing was written",
             code="target-exists",
             hint="move it away, or choose another target",
         )
-    beside.mkdir(mode=0o700)
+    beside.mkdir(mode=0o700, exist_ok=True)
+    made: list[Path] = []
     names = {str(oid): name for oid, name, _ in listing.tablespaces}
     for path in found:
         shutil.move(path, beside / path.name)
         path.symlink_to(beside / path.name)
+        made.append(beside / path.name)
         notes.append(f"tablespace {names.get(path.name, path.name)} is in {beside / path.name}")
-    return beside
+    return (beside,) if new else tuple(made)
+
+
+def _linked(listing: Listing, directory: Path) -> list[Path]:
+    """The directories of this version in all tablespaces, wherever they are."""
+    return [directory / path for path, _ in listing.directories if re.fullmatch(r"pg_tblspc/\d+/[^/]+", path)]
 
 
 def _take_out_created_tablespaces(listing: Listing, directory: Path, upto: Position | None, notes: list[str]) -> None:
@@ -116,7 +172,8 @@ def _configuration(listing: Listing, directory: Path, notes: list[str]) -> None:
         notes.append("its configuration lay elsewhere; a copy without includes is in the directory")
 
 
-def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str]) -> None:
+def _recovery_settings(directory: Path, timeline: int, upto: Position | None, options: Mapping[str, str]) -> None:
+    standby = "standby" in options
     settings = {
         # All WAL that recovery needs is in pg_wal, and it ends at the target.
         "restore_command": "false",
@@ -134,17 +191,27 @@ def _recovery_settings(directory: Path, timeline: int, options: Mapping[str, str
         "primary_slot_name": "",
         "synchronous_standby_names": "",
     }
+    if "fetch-wal" in options:
+        settings |= recovery_commands(options["fetch-wal"], None if standby else upto)
+    if standby:
+        settings |= {"recovery_target_timeline": "latest", "hot_standby": "on"}
+        settings["primary_conninfo"] = options.get("primary-conninfo", "")
     if "port" in options:
-        if not _NAME.fullmatch(options["port"]) or not 0 < int(options["port"]) < 65536:
-            raise BadInput(f"{options['port']!r} is not a port", code="bad-port", hint="give a number up to 65535")
         settings["port"] = options["port"]
     path = directory / "postgresql.auto.conf"
     before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
-    lines = ["# written by perdure recover", *(f"{name} = '{value}'" for name, value in settings.items())]
+    lines = ["# written by perdure recover", *(f"{name} = {_quoted(value)}" for name, value in settings.items())]
     text = before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     path.chmod(0o600)
-    (directory / "recovery.signal").touch(mode=0o600)
+    for signal in ("standby.signal", "recovery.signal"):
+        # One that is left would be found at a later start, when nothing is to be recovered any more.
+        (directory / signal).unlink(missing_ok=True)
+    (directory / ("standby.signal" if standby else "recovery.signal")).touch(mode=0o600)
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _give_to_owner(place: Path, owner: tuple[int, int]) -> None:

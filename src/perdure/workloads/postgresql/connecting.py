@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from typing import Any
 
 import psycopg
@@ -10,7 +13,7 @@ from psycopg.rows import tuple_row
 
 from perdure.model.errors import BadInput, SourceUnusable
 
-__all__ = ["Sql", "connect", "libpq_form", "normal_location", "server_sentence"]
+__all__ = ["Sql", "connect", "is_near", "libpq_form", "normal_location", "server_sentence"]
 
 Sql = psycopg.Connection[tuple[Any, ...]]
 
@@ -69,6 +72,23 @@ def parsed(location: str) -> dict[str, Any]:
         ) from error
 
 
+def is_near(location: str) -> bool:
+    """Whether the server may be on this machine, so that its data directory could be seen."""
+    given = parsed(location)
+    hosts = str(given.get("hostaddr") or given.get("host") or os.environ.get("PGHOST", "")).split(",")
+    return "service" in given or any(not host or host.startswith("/") or _is_here(host) for host in hosts)
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host's address is one of this machine's: then it can be bound to."""
+    with contextlib.suppress(OSError):
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+                return True
+    return False
+
+
 def connect(location: str, **more: str) -> Sql:
     """An autocommitting connection for SQL.
 
@@ -89,6 +109,9 @@ def conninfo(location: str, **more: str) -> str:
     """A complete connection string."""
     given = parsed(location)
     defaults = {"application_name": APPLICATION, "connect_timeout": _CONNECT_S}
+    if "," in str(given.get("host") or given.get("hostaddr") or ""):
+        # Of several copies the primary is followed, whichever that is.
+        defaults["target_session_attrs"] = "read-write"
     return make_conninfo(**{**defaults, **given, **more})
 
 

@@ -6,14 +6,17 @@ timeline, what is left of it is shipped first, up to where the next one branched
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perdure.model.errors import SourceUnusable, TrackingLost
+from perdure.model.errors import Damaged, SourceUnusable, TrackingLost
 from perdure.model.positions import Position
 from perdure.workloads.postgresql.chain import ChainToken
 from perdure.workloads.postgresql.cutting import PendingWal
 from perdure.workloads.postgresql.lsn import format_lsn
+from perdure.workloads.postgresql.record_checks import verify_checks
 from perdure.workloads.postgresql.records import Records, RecordWalker
 from perdure.workloads.postgresql.replication import Received, Refusal, Replication, WalGone
 from perdure.workloads.postgresql.spooling import Spool
@@ -54,6 +57,7 @@ class Follower:
         received: LSN up to which bytes have come in.
         goal: LSN that was flushed when following began: whoever ships the log ships it at least up to there.
         backup_ends: Continuity tokens at the ends of backups, by LSN, while an image is made.
+        record_ends: The same at ends of some other records.
     """
 
     pending: PendingWal
@@ -69,6 +73,7 @@ class Follower:
         self.received = self.goal = 0
         self._spools: list[Spool] = []
         self.backup_ends: dict[int, ChainToken] = {}
+        self.record_ends: dict[int, ChainToken] = {}
 
     # --- beginning -------------------------------------------------------------------------------
 
@@ -203,14 +208,17 @@ class Follower:
         except WalGone as gone:
             raise _wal_gone(gone) from gone
         for received in raw:
-            self._walker.feed(received.data)
+            with _naming_damage():
+                self._walker.feed(received.data)
             self.received = received.start + len(received.data)
         return raw
 
     def _describe(self, seen_ns: int) -> None:
-        records = self._walker.records()
-        if records is None:
-            return
+        with _naming_damage():
+            records = self._walker.records()
+            if records is None:
+                return
+            verify_checks(records)
         if self._expected is not None:
             self._check_continuation(records)
         changes = self.pending.add_records(records, seen_ns)
@@ -238,6 +246,18 @@ class Follower:
             token = self.pending.token_at(end)
             if token is not None:
                 self.backup_ends[end] = token
+        self.note_record_end()
+
+    def token_behind(self, lsn: int) -> ChainToken | None:
+        """The token at an end that was noted while an image was made."""
+        return self.backup_ends.get(lsn) or self.record_ends.get(lsn)
+
+    def note_record_end(self) -> None:
+        """Note where the last record ends that is here."""
+        end = self.pending.walked
+        token = self.pending.token_at(end) or (self.pending.token if end == self.pending.position.place else None)
+        if token is not None:
+            self.record_ends[end] = token
 
     # --- promotion -------------------------------------------------------------------------------
 
@@ -287,6 +307,17 @@ class Follower:
     def detach(self, spool: Spool) -> None:
         """End that."""
         self._spools.remove(spool)
+
+
+@contextlib.contextmanager
+def _naming_damage() -> Iterator[None]:
+    """Damage on the way is gone at the next attempt; damage on the server's disk breaks the log."""
+    try:
+        yield
+    except Damaged as damage:
+        raise TrackingLost(
+            f"{damage.message}: it was damaged on the server's disk or on the way", code=damage.code, hint=damage.hint
+        ) from damage
 
 
 def _wal_gone(gone: WalGone) -> TrackingLost:

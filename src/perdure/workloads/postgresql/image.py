@@ -17,11 +17,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perdure.model.errors import SourceUnusable
+from perdure.model.errors import ImageFailed, SourceUnusable
 from perdure.model.positions import Position
 from perdure.workloads.contract import ImageReader
 from perdure.workloads.postgresql.checksums import bad_pages
-from perdure.workloads.postgresql.layout import PAGE, Layout
+from perdure.workloads.postgresql.layout import PAGE, Layout, pages_of
 from perdure.workloads.postgresql.listing import DATA, LISTING, WAL
 from perdure.workloads.postgresql.scanning import relation_of
 from perdure.workloads.postgresql.spooling import Spool
@@ -66,6 +66,7 @@ class PagesReader:
         pages: Pages of the common space.
         changed: As in the contract.
         start: LSN at which the backup started, or ``None`` where pages have no checksums.
+        sent: For each file of which only some pages are there, their sorted numbers.
     """
 
     name = DATA
@@ -80,8 +81,9 @@ class PagesReader:
         pages: int,
         changed: NDArray[np.int64] | None,
         start: int | None,
+        sent: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> None:
-        self._data, self._sizes, self._start = data, sizes, start
+        self._data, self._sizes, self._start, self._sent = data, sizes, start, sent or {}
         self._layout = Layout(runs)
         self.size = pages * PAGE
         self.changed = changed
@@ -116,6 +118,8 @@ class PagesReader:
 
     def _read_file(self, path: str, begin: int, into: memoryview) -> None:
         """Read from a file. What was cut off or removed meanwhile reads as zeros: replay cuts it off or removes it."""
+        if path in self._sent:
+            self._require_sent(path, begin // PAGE, pages_of(begin + len(into)))
         try:
             descriptor = os.open(self._data / path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -128,6 +132,12 @@ class PagesReader:
                 self._check(descriptor, path, begin, into)
         finally:
             os.close(descriptor)
+
+    def _require_sent(self, path: str, first: int, end: int) -> None:
+        """A page that was not sent must never be taken for one of zeros."""
+        begin, stop = np.searchsorted(self._sent[path], [first, end])
+        if stop - begin != end - first:
+            raise ImageFailed(f"pages {first} to {end - 1} of {path} were not sent", code="image-abandoned")
 
     def _check(self, descriptor: int, path: str, begin: int, content: memoryview) -> None:
         identity = relation_of(path)

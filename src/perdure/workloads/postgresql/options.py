@@ -29,6 +29,12 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def _way(text: str) -> str:
+    if text not in ("auto", "local", "remote"):
+        raise BadInput(f"{text!r} is no way to take images", hint="write auto, local or remote")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a person chose.
@@ -37,11 +43,13 @@ class Options:
         warn_bytes: WAL kept on the server of which ``status`` warns.
         give_up_bytes: WAL kept on the server at which the slot is dropped; 0: never.
         application_name: What ``synchronous_standby_names`` knows perdure by.
+        images: Where images come from: ``auto``, ``local`` (the disk) or ``remote`` (the replication protocol).
     """
 
     warn_bytes: int = WARN_BYTES
     give_up_bytes: int = 0
     application_name: str = "perdure"
+    images: str = "auto"
 
     @classmethod
     def of(cls, source: DataSource) -> Options:
@@ -58,6 +66,7 @@ class Options:
             parse_bytes(last("warn-at", str(WARN_BYTES))),
             parse_bytes(last("give-up-at", "0")),
             last("application-name", "perdure"),
+            _way(last("images", "auto")),
         )
 
     def gives_up(self, slot: Slot) -> bool:

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from perdure.model.errors import SourceUnusable
 from perdure.workloads.postgresql.cluster import Cluster, visible_data_directory
-from perdure.workloads.postgresql.connecting import Sql, shown
+from perdure.workloads.postgresql.connecting import Sql, is_near, shown
 from perdure.workloads.postgresql.replication import Replication
 
 __all__ = ["Lack", "advice", "lacks", "require_nothing_missing"]
@@ -33,7 +33,7 @@ class Lack:
 
 def lacks(location: str, connection: Sql, cluster: Cluster) -> list[Lack]:
     """Everything that must be mended before the server can be protected."""
-    found = [*_settings(cluster), *_rights(connection, cluster)]
+    found = [*_settings(cluster), *_rights(connection, cluster, location)]
     if not found:
         found += _connections(location, connection, cluster)
     return found
@@ -107,7 +107,7 @@ def _settings(cluster: Cluster) -> list[Lack]:
     return found
 
 
-def _rights(connection: Sql, cluster: Cluster) -> list[Lack]:
+def _rights(connection: Sql, cluster: Cluster, location: str) -> list[Lack]:
     if cluster.superuser:
         return []
     role = sql.Identifier(cluster.user)
@@ -116,6 +116,9 @@ def _rights(connection: Sql, cluster: Cluster) -> list[Lack]:
         found.append(
             Lack(f"the role {cluster.user} may not replicate", (_text(connection, "ALTER ROLE {} REPLICATION", role),))
         )
+    if not is_near(location):
+        # Images come over the replication protocol, which asks for nothing else.
+        return found
     if "data_directory" not in cluster.settings:
         found.append(
             Lack(

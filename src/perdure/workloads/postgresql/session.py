@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import psycopg
 
@@ -17,8 +17,10 @@ from perdure.workloads.postgresql.backup import local_image
 from perdure.workloads.postgresql.chain import ChainToken, decode_token
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, server_sentence, shown
+from perdure.workloads.postgresql.copies import standby_among
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.options import Options
+from perdure.workloads.postgresql.remote import remote_image
 from perdure.workloads.postgresql.replication import Refusal, Replication
 from perdure.workloads.postgresql.slot import Slot, drop_slot, look_at_slot, slot_name
 
@@ -133,18 +135,23 @@ class PostgresqlSession:
         self._follower.confirm(end.position.place)
 
     def _begin_anew(self, end: LogEnd, cause: str, code: str | None = None) -> None:
+        self._follow_from_present(end.position.generation + 2)
+        raise TrackingLost(cause, code=code)
+
+    def _follow_from_present(self, generation: int) -> None:
         self._replication.close()
         self._replication = Replication(self._location, self._options.application_name)
         self._closing.callback(self._replication.close)
         self._follower = Follower(
             self._replication, self._slot, self.cluster.system, self.cluster.number("wal_segment_size")
         )
-        self._follower.begin_at_present(end.position.generation + 2)
+        self._follower.begin_at_present(generation)
         self._connected = False
-        raise TrackingLost(cause, code=code)
 
     def start_anew(self) -> None:
-        self._connected = False
+        if self._connected:
+            # Not from where the log broke: it may be damaged there.
+            self._follow_from_present(self._follower.pending.generation + 2)
         self._pending = None
         self._follower.backup_ends.clear()
         self._discard()
@@ -194,7 +201,7 @@ class PostgresqlSession:
             self._advance()
         elif position.generation == pending.generation and position.place > pending.position.place:
             # An image that stands on no log of the pool: the log goes on from there.
-            token = pending.token_at(position.place) or self._follower.backup_ends.get(position.place)
+            token = pending.token_at(position.place) or self._follower.token_behind(position.place)
             pending.drop_before(position.place)
             pending.token = token or pending.token
             self._connected = True
@@ -254,17 +261,11 @@ class PostgresqlSession:
 
     @contextmanager
     def image(self, base: BaseImage | None) -> Iterator[Image]:
-        directory = visible_data_directory(self.cluster)
-        if directory is None:
-            raise SourceUnusable(
-                f"the data directory of the server at {shown(self._location)} cannot be read from here",
-                code="no-data-directory",
-                hint="run perdure on the server's machine as a user that may read it, such as the server's own",
-            )
         try:
             self._follower.backup_ends.clear()
-            durable = self._connected
-            with local_image(self._location, directory, self.cluster, self, base=base, durable=durable) as image:
+            self._follower.record_ends.clear()
+            self._follower.note_record_end()
+            with self._taken(base) as image:
                 yield image
         except psycopg.Error as error:
             raise SourceUnusable(
@@ -273,13 +274,36 @@ class PostgresqlSession:
         finally:
             self._wanted = 0
 
+    def _taken(self, base: BaseImage | None) -> AbstractContextManager[Image]:
+        """From a standby if there is one, else from the disk where that can be seen, else over the network."""
+        durable, way = self._connected, self._options.images
+        reached = base.position.place if base is not None else 0
+        standby = standby_among(self._location, self.cluster.system, reached) if way != "local" else None
+        if standby is not None:
+            return remote_image(standby, self.cluster, self, base=base, durable=durable)
+        directory = visible_data_directory(self.cluster) if way != "remote" else None
+        if directory is not None:
+            return local_image(self._location, directory, self.cluster, self, base=base, durable=durable)
+        if way == "local":
+            raise SourceUnusable(
+                f"the data directory of the server at {shown(self._location)} cannot be read from here",
+                code="no-data-directory",
+                hint="run perdure on the server's machine as a user that may read it, or take images over the network",
+            )
+        return remote_image(self._location, self.cluster, self, base=base, durable=durable)
+
     @property
     def follower(self) -> Follower:
         """What receives the WAL."""
         return self._follower
 
-    def wait_for(self, lsn: int, *, durable: bool) -> tuple[Position, ChainToken]:
+    def wait_for(self, lsn: int, *, durable: bool, exactly: bool = True) -> tuple[Position, ChainToken]:
         """From another thread: wait until the record that ends at ``lsn`` is here, and in the pool if ``durable``.
+
+        Args:
+            lsn: Where a backup ended.
+            durable: Whether it has to be in the pool.
+            exactly: There is a record of the backup's end there. Else any end of a record there or behind will do.
 
         Returns:
             The position there and its continuity token.
@@ -289,10 +313,12 @@ class PostgresqlSession:
         """
         self._wanted = max(self._wanted, lsn)
         while True:
-            token = self._follower.backup_ends.get(lsn)
-            arrived = token is not None and (not durable or self._acknowledged.place >= lsn)
-            if token is not None and arrived:
-                return Position(self._follower.pending.generation, lsn), token
+            known = self._follower.backup_ends if exactly else self._follower.record_ends
+            end = min((end for end in list(known) if (end == lsn if exactly else end >= lsn)), default=None)
+            if end is not None:
+                self._wanted = max(self._wanted, end)
+                if not durable or self._acknowledged.place >= end:
+                    return Position(self._follower.pending.generation, end), known[end]
             if self._failure is not None:
                 raise self._failure
             if time.monotonic() - self._polled_at > _SILENT_S:

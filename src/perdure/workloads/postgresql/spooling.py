@@ -40,14 +40,17 @@ class Spool:
 
     def add(self, received: Received) -> None:
         """Take in what continues it; the rest is left out."""
-        skip = self._end - received.start
+        self.write(received.start, received.data)
+
+    def write(self, start: int, data: bytes | memoryview) -> None:
+        """As ``add``, with the LSN of the first byte."""
+        skip = self._end - start
         if skip < 0:
             raise SourceUnusable(
-                f"WAL between {format_lsn(self._end)} and {format_lsn(received.start)} was not received",
-                code="server-gone",
+                f"WAL between {format_lsn(self._end)} and {format_lsn(start)} was not received", code="server-gone"
             )
-        if skip < len(received.data):
-            self._write(received.data[skip:])
+        if skip < len(data):
+            self._write(data[skip:])
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes by their offset from ``begin``."""

@@ -18,7 +18,16 @@ from perdure.workloads.postgresql.lsn import history_name, segment_name, segment
 from perdure.workloads.postgresql.scanning import CONTROL
 from perdure.workloads.postgresql.segment_index import SegmentIndex, decode_index
 
-__all__ = ["KEPT_LISTING", "spread_image", "write_log"]
+__all__ = [
+    "KEPT_LISTING",
+    "WalWriter",
+    "finish_spreading",
+    "make_file",
+    "safe_path",
+    "spread_image",
+    "write_at",
+    "write_log",
+]
 
 KEPT_LISTING = "perdure.listing"
 """The image's listing, in the directory until that is arranged."""
@@ -40,29 +49,41 @@ def spread_image(content: Callable[[str], bytes], directory: Path) -> Iterator[M
     _make_directories(listing, directory)
     sizes = {file.path: file.size for file in listing.files}
     for file in listing.files:
-        _make_file(directory / _safe(file.path), file.size, file.mode)
+        make_file(directory / safe_path(file.path), file.size, file.mode)
     layout = Layout({file.path: file.runs for file in listing.files})
 
     def take_pages(offset: int, view: memoryview) -> None:
         for path, begin, at, count in layout.parts(offset, len(view)):
             inside = min(count, sizes[path] - begin)
             if inside > 0:
-                _write(directory / path, view[at : at + inside], begin)
+                write_at(directory / path, view[at : at + inside], begin)
 
-    wal = _WalWriter(directory, listing.segment_size)
+    wal = WalWriter(directory, listing.segment_size)
 
     def take_wal(offset: int, view: memoryview) -> None:
         wal.write(listing.timeline, listing.wal_begin + offset, view)
 
     yield {DATA: take_pages, WAL: take_wal}
+    finish_spreading(listing, raw, wal, directory)
+    make_file(directory / CONTROL, 0, 0o600, listing.control)
+
+
+def finish_spreading(listing: Listing, raw: bytes, wal: WalWriter, directory: Path) -> None:
+    """Write what an image has besides its pages, but for the control file.
+
+    Args:
+        listing: The image's listing.
+        raw: The same as it is stored.
+        wal: Wrote the image's WAL.
+        directory: The data directory.
+    """
     wal.pad(listing.timeline, listing.wal_begin, listing.stop)
     for file in listing.files:
         os.utime(directory / file.path, ns=(file.mtime_ns, file.mtime_ns))
-    _make_file(directory / CONTROL, 0, 0o600, listing.control)
-    _make_file(directory / "backup_label", 0, 0o600, listing.label.encode())
+    make_file(directory / "backup_label", 0, 0o600, listing.label.encode())
     if listing.history:
-        _make_file(directory / "pg_wal" / history_name(listing.timeline), 0, 0o600, listing.history)
-    _make_file(directory / KEPT_LISTING, 0, 0o600, raw)
+        make_file(directory / "pg_wal" / history_name(listing.timeline), 0, 0o600, listing.history)
+    make_file(directory / KEPT_LISTING, 0, 0o600, raw)
 
 
 def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
@@ -82,7 +103,7 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
     # What lies before the image's end is there already, and files before it must not appear.
     known = decode_listing((directory / KEPT_LISTING).read_bytes()).stop
     reached: Position | None = None
-    writer: _WalWriter | None = None
+    writer: WalWriter | None = None
     index: SegmentIndex | None = None
     for segment in log.segments():
         if segment.after >= upto:
@@ -90,7 +111,7 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
         if reached is not None and segment.after > reached:
             raise Damaged(f"the log has a gap between {reached} and {segment.after}", code="log-gap")
         index = decode_index(segment.index)
-        writer = writer or _WalWriter(directory, index.segment_size)
+        writer = writer or WalWriter(directory, index.segment_size)
         if index.history:
             _write_history(directory, index)
         end = min(segment.last.place, upto.place) if segment.last.generation == upto.generation else segment.last.place
@@ -109,7 +130,7 @@ def write_log(directory: Path, log: LogReader, upto: Position) -> int | None:
     return None if index is None else index.timeline
 
 
-class _WalWriter:
+class WalWriter:
     """Writes WAL files; several threads may write different places.
 
     Args:
@@ -132,7 +153,7 @@ class _WalWriter:
             with self._guard:
                 if not path.exists():
                     self._begin_file(path, begin)
-            _write(path, view[:count], lsn - begin)
+            write_at(path, view[:count], lsn - begin)
             self._newest = (timeline, begin)
             view, lsn = view[count:], lsn + count
 
@@ -153,30 +174,31 @@ class _WalWriter:
 
     def _begin_file(self, path: Path, begin: int) -> None:
         """A new file. The first of a timeline begins with what its parent wrote, as on the server."""
-        _make_file(path, self._size, 0o600)
+        make_file(path, self._size, 0o600)
         if self._newest is not None and self._newest[1] == begin:
             before = self._folder / segment_name(self._newest[0], begin, self._size)
-            _write(path, memoryview(before.read_bytes()), 0)
+            write_at(path, memoryview(before.read_bytes()), 0)
 
 
 def _write_history(directory: Path, index: SegmentIndex) -> None:
     path = directory / "pg_wal" / history_name(index.timeline)
     if not path.exists():
-        _make_file(path, 0, 0o600, index.history)
+        make_file(path, 0, 0o600, index.history)
 
 
 def _make_directories(listing: Listing, directory: Path) -> None:
     directory.chmod(0o700)
     for path, mode in listing.directories:
         if path:
-            place = directory / _safe(path)
+            place = directory / safe_path(path)
             place.mkdir(exist_ok=True)
             place.chmod(mode)
     for path in ("pg_wal", "pg_wal/archive_status"):
         (directory / path).mkdir(exist_ok=True, mode=0o700)
 
 
-def _make_file(path: Path, size: int, mode: int, content: bytes = b"") -> None:
+def make_file(path: Path, size: int, mode: int, content: bytes = b"") -> None:
+    """Make a file that is not there, of zeros or of a content."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if content:
@@ -188,7 +210,8 @@ def _make_file(path: Path, size: int, mode: int, content: bytes = b"") -> None:
         os.close(descriptor)
 
 
-def _write(path: Path, view: memoryview, offset: int) -> None:
+def write_at(path: Path, view: memoryview, offset: int) -> None:
+    """Write all bytes of a view into a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         while view:
@@ -198,7 +221,7 @@ def _write(path: Path, view: memoryview, offset: int) -> None:
         os.close(descriptor)
 
 
-def _safe(path: str) -> str:
+def safe_path(path: str) -> str:
     """A path that stays below the directory.
 
     Raises:

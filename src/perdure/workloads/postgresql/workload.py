@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,19 +12,27 @@ import psycopg
 from perdure.model.drills import DrillStep
 from perdure.model.errors import Refused, SourceUnusable
 from perdure.model.logs import LogSegment, StoredSegment
-from perdure.model.points import DataSource
+from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
 from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
-from perdure.workloads.postgresql.arranging import arrange_directory
+from perdure.workloads.postgresql.arranging import arrange_directory, check_recovery_options
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, size_of, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
+from perdure.workloads.postgresql.dumping import ClusterItems, parsed_items
+from perdure.workloads.postgresql.items import items_within
 from perdure.workloads.postgresql.joining import join_segments
+from perdure.workloads.postgresql.listing import WAL
 from perdure.workloads.postgresql.locating import locate
+from perdure.workloads.postgresql.overwriting import overwrite_image, refuse_unfit
 from perdure.workloads.postgresql.preflight import Lack, advice, lacks, require_nothing_missing
+from perdure.workloads.postgresql.replay import ASSUMED_RATE
+from perdure.workloads.postgresql.segment_index import decode_index
+from perdure.workloads.postgresql.serving import WalFiles
 from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.spreading import Take, spread_image, write_log
-from perdure.workloads.postgresql.starting import drill_directory, start_server
+from perdure.workloads.postgresql.starting import drill_directory, serving, start_server
 from perdure.workloads.postgresql.verifying import verify_directory
+from perdure.workloads.recovery_contract import ItemServer, LogChain, OverwrittenFile, ServedFile
 
 __all__ = ["PostgresqlWorkload"]
 
@@ -32,12 +41,21 @@ class PostgresqlWorkload:
     """Implements the workload contract for PostgreSQL clusters."""
 
     kind = "postgresql"
-    capabilities = Capabilities(
-        log=True,
-        items=False,
-        why_not={"items": "tables of a PostgreSQL cluster are not listed yet; recover it with --start and use pg_dump"},
+    capabilities = Capabilities(log=True, items=True)
+    recovery_options = frozenset(
+        {
+            "port",
+            "start",
+            "fetch-wal",
+            "standby",
+            "primary-conninfo",
+            "delta",
+            "load",
+            "into-schema",
+            "overwrite",
+        }
     )
-    recovery_options = frozenset({"port", "start"})
+    assumed_replay_rate = ASSUMED_RATE
     companion_suffixes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
@@ -50,7 +68,7 @@ class PostgresqlWorkload:
         normal, cluster, missing, size = self._look(location)
         require_nothing_missing(location, missing)
         place = visible_data_directory(cluster)
-        where = f"data directory {place}" if place else "its data directory is not visible here"
+        where = f"data directory {place}" if place else "images over the network"
         name = cluster.settings.get("cluster_name", "")
         spaces = f", {len(cluster.tablespaces)} tablespaces" if cluster.tablespaces else ""
         return WorkloadInfo(
@@ -112,8 +130,33 @@ class PostgresqlWorkload:
         self._timeline = None
         return spread_image(content, directory)
 
+    def refuse_unfit(self, content: Callable[[str], bytes], directory: Path, *, confirmed: bool) -> None:
+        refuse_unfit(content, directory, confirmed=confirmed)
+
+    def overwrite(
+        self, content: Callable[[str], bytes], directory: Path
+    ) -> AbstractContextManager[Mapping[str, OverwrittenFile]]:
+        self._timeline = None
+        return overwrite_image(content, directory)
+
     def apply_log(self, paths: Mapping[str, Path], log: LogReader, upto: Position) -> None:
         self._timeline = write_log(next(iter(paths.values())), log, upto)
+
+    def replayed_bytes(self, point: RecoveryPoint, upto: Position) -> int:
+        during = sum(file.size for file in point.files if file.name == WAL)
+        return during + (0 if point.position is None else max(0, upto.place - point.position.place))
+
+    def check_recovery_options(self, options: Mapping[str, str]) -> None:
+        check_recovery_options(options)
+
+    def fetches_log(self, options: Mapping[str, str]) -> bool:
+        return "fetch-wal" in options
+
+    def leave_log(self, segments: Sequence[StoredSegment]) -> None:
+        self._timeline = decode_index(segments[-1].index).timeline if segments else None
+
+    def log_files(self, name: str, chain: LogChain) -> Iterator[ServedFile]:
+        return WalFiles(chain).files(name)
 
     def arrange(
         self,
@@ -122,9 +165,9 @@ class PostgresqlWorkload:
         upto: Position | None,
         options: Mapping[str, str],
     ) -> Arranged:
-        listing, notes = arrange_directory(directory, upto, self._timeline, options)
-        self._programs, self._superuser = listing.bin, listing.superuser
-        return Arranged(notes=notes)
+        arranged = arrange_directory(directory, upto, self._timeline, options)
+        self._programs, self._superuser = arranged.listing.bin, arranged.listing.superuser
+        return Arranged(notes=arranged.notes, beside=arranged.beside)
 
     def verify(self, paths: Mapping[str, Path], thorough: bool) -> Verification:  # noqa: ARG002
         return verify_directory(next(iter(paths.values())), self._programs)
@@ -135,16 +178,28 @@ class PostgresqlWorkload:
     def drill(self, paths: Mapping[str, Path], checks: Sequence[str]) -> Iterator[DrillStep]:
         return drill_directory(next(iter(paths.values())), self._programs, self._superuser or "postgres", checks)
 
+    @contextlib.contextmanager
+    def serving(self, directory: Path) -> Iterator[ItemServer]:
+        with serving(directory, self._programs, self._superuser or "postgres") as server:
+            yield ClusterItems(server)
+
+    def check_items(self, items: Sequence[str], options: Mapping[str, str]) -> None:
+        parsed_items(items, options.get("into-schema", ""))
+
+    def items_within(self, items: Sequence[RestoredItem], within: str) -> list[RestoredItem]:
+        return items_within(items, within)
+
     def locate(self, kind: str, text: str, segments: Iterable[StoredSegment]) -> Position:
         return locate(kind, text, segments)
 
-    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:  # noqa: ARG002
-        raise Refused(self.capabilities.why_not["items"], code="no-items")
+    def items(self, paths: Mapping[str, Path], within: str) -> list[RestoredItem]:
+        with self.serving(next(iter(paths.values()))) as server:
+            return items_within(server.items(), within)
 
 
 def _not_in_place() -> Refused:
     return Refused(
         "a PostgreSQL cluster is not recovered in place",
         code="not-in-place",
-        hint="stop the server, recover beside it with --target, and exchange the directories",
+        hint="stop the server and recover onto its data directory with --target DIRECTORY --delta",
     )

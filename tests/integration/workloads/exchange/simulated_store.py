@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -30,7 +30,16 @@ NAME = "Mailbox-01"
 class SimulatedStore(ProtectedStore):
     """An information store in ``root / "store"`` with its writer, a home and a vault."""
 
-    def __init__(self, root: Path, page_size: int, *, seed: int = 1, transactions: int = 200, depth: int = 4) -> None:
+    def __init__(
+        self,
+        root: Path,
+        page_size: int,
+        *,
+        seed: int = 1,
+        transactions: int = 200,
+        depth: int = 4,
+        writer: Callable[[InformationStore], BackupWriter] = BackupWriter,
+    ) -> None:
         self.root = root
         self.folder = root / "store"
         plan = StorePlan(page_size=page_size, layout=LogLayout.APART, seed=seed)
@@ -38,7 +47,7 @@ class SimulatedStore(ProtectedStore):
         self.engine = InformationStore(self.folder, plan, options=options)
         self.engine.add_database(NAME, mailboxes=3)
         self.engine.work(transactions)
-        self.writer = BackupWriter(self.engine)
+        self.writer = writer(self.engine)
         self.home, self.vault = Home(root / "home"), MemoryVault()
         self._serving = contextlib.ExitStack()
         self._serving.enter_context(serve_writer(self.writer, self.folder / SOCKET_NAME))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+from collections.abc import Callable
 
 import pytest
 from protected_store import ProtectedStore, is_whole
@@ -18,12 +19,19 @@ from perdure.testing.ese_logs import log_time
 from perdure.testing.small_store import SmallStore
 from perdure.workloads.exchange import ExchangeWorkload
 from perdure.workloads.exchange.folders import LogFolder
+from perdure.workloads.exchange.next_logs import BATCH
 from perdure.workloads.exchange.session import ExchangeSession
 
 
 def attention(scene: ProtectedStore) -> str:
     """What the status shows beside the state."""
     return scene.home.attention(scene.protected.source.id)
+
+
+def attention_of(verb: Callable[[], object], scene: ProtectedStore) -> str:
+    """What the status shows after a verb."""
+    verb()
+    return attention(scene)
 
 
 def gaps(scene: ProtectedStore) -> int:
@@ -41,6 +49,7 @@ def test_stream_reset(scene: ProtectedStore) -> None:
     result = scene.sync()
     assert "stream" in result.cause
     assert "was reset" in result.cause
+    assert "What to do: find out who deleted or moved the logs" in result.cause
     assert scene.state == "ok"
     assert gaps(scene) == 1
     scene.store.work(2)
@@ -61,6 +70,7 @@ def test_repaired_database(scene: ProtectedStore) -> None:
     scene.store.flush([77])
     result = scene.sync()
     assert "eseutil /p" in result.cause
+    assert "What to do: compare mailboxes with a recovery point from before the repair" in result.cause
     assert gaps(scene) == 1
     target, _ = scene.recover()
     page = slice(78 * 4096, 79 * 4096)
@@ -72,7 +82,9 @@ def test_replaced_database(scene: ProtectedStore) -> None:
     scene.protect()
     scene.store.signature = bytes(range(28))
     scene.store.write_header()
-    assert "another database" in scene.sync().cause
+    cause = scene.sync().cause
+    assert "is another database now" in cause
+    assert "What to do: if that is meant, protect the new database" in cause
 
 
 def test_a_log_that_is_just_renamed_is_not_missing(scene: ProtectedStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +117,22 @@ def test_missing_log(scene: ProtectedStore) -> None:
     scene.store.path(4).unlink()
     result = scene.sync()
     assert "E0000000004.log is missing" in result.cause
+    assert "What to do: let only one product truncate" in result.cause
     assert gaps(scene) == 1
     target, _ = scene.recover()
     assert is_whole(target)
+
+
+def test_a_log_is_missing_in_a_backlog(scene: ProtectedStore) -> None:
+    """All log before one that is missing is shipped, although more is read ahead, and nothing behind it."""
+    scene.protect()
+    scene.store.work(2 * BATCH, per_log=1)
+    scene.store.flush()
+    missing = BATCH + 7
+    scene.store.path(missing).unlink()
+    assert f"E00{missing:08X}.log is missing" in scene.sync().cause
+    held = {span.generation for span in scene.vault.spans(scene.protected.source.id)}
+    assert {number for number in held if number < 2 * BATCH} == set(range(min(held), missing))
 
 
 def test_log_of_another_stream_with_the_right_name(
@@ -120,7 +145,12 @@ def test_log_of_another_stream_with_the_right_name(
     other.work(3)
     shutil.copyfile(other.path(3), scene.store.path(3))
     scene.store.flush()
-    assert "belongs to another log stream" in scene.sync().cause
+    cause = scene.sync().cause
+    assert "belongs to another log stream" in cause
+    assert "What to do: if the right log still lies somewhere, put it back" in cause
+    assert gaps(scene) == 1
+    target, _ = scene.recover()
+    assert is_whole(target)
 
 
 def test_lossy_failover(scene: ProtectedStore) -> None:
@@ -131,7 +161,9 @@ def test_lossy_failover(scene: ProtectedStore) -> None:
     scene.store.flush()
     scene.store._begin_log(log_time(scene.store.now), 12345)
     scene.store.write_header()
-    assert "went on from another log 4 than the pool has" in scene.sync().cause
+    cause = scene.sync().cause
+    assert "went on from another log 4 than the pool has" in cause
+    assert "What to do: nothing; what was lost in the failover" in cause
     assert gaps(scene) == 1
     scene.store.work(2)
     assert scene.sync().cause == ""
@@ -144,6 +176,7 @@ def test_circular_logging_switched_on_and_off(scene: ProtectedStore) -> None:
     scene.store.work(2)
     result = scene.sync()
     assert "circular logging was switched on" in result.cause
+    assert "What to do: Set-MailboxDatabase -CircularLoggingEnabled $false" in result.cause
     assert "circular logging is on" in attention(scene)
     scene.store.work(2)
     assert scene.sync().segments == 0
@@ -227,6 +260,7 @@ def test_a_damaged_log_breaks_the_chain(scene: ProtectedStore) -> None:
     scene.store.flush()
     result = scene.sync()
     assert "E0000000003.log" in result.cause
+    assert "What to do: look at the disk that the log is on" in result.cause
     assert gaps(scene) == 1
 
 
@@ -268,6 +302,67 @@ def test_moved_paths(scene: ProtectedStore) -> None:
     assert is_whole(target)
 
 
+def test_a_database_that_was_moved_away(scene: ProtectedStore) -> None:
+    """A database that its writer says lies outside of the protected folder is missing, and its new place is named."""
+    scene.protect()
+    scene.store.work(1)
+    scene.store.database = scene.store.database.rename(scene.root / "elsewhere.edb")
+    with pytest.raises(SourceUnusable, match="was moved: its writer says that it lies at") as moved:
+        scene.sync()
+    assert scene.state == "missing"
+    assert "was moved" in scene.cause
+    assert str(scene.store.database) in moved.value.message
+    assert "protect it at its new place" in moved.value.hint
+
+
+def test_a_failed_database(scene: ProtectedStore) -> None:
+    """A database that the engine could not keep mounted gives no image; that is said, and its log is still shipped."""
+    scene.protect()
+    scene.store.work(2)
+    scene.store.state = DatabaseState.FAILED
+    with pytest.raises(ImageFailed, match="no copy of 'Mailboxes' is in a state") as failed:
+        scene.full()
+    assert "mount the database" in failed.value.hint
+    assert "the database has failed: mount it, or recover it" in attention_of(scene.sync, scene)
+    assert {span.generation for span in scene.vault.spans(scene.protected.source.id)} >= {2, 3}
+
+
+def test_a_database_that_was_dismounted_in_disorder(scene: ProtectedStore) -> None:
+    """A dismounted database in dirty shutdown gives no image, and the message says how it becomes clean."""
+    scene.protect()
+    scene.store.work(1)
+    scene.store.state = DatabaseState.DISMOUNTED
+    with pytest.raises(ImageFailed, match="is dismounted in dirty shutdown") as failed:
+        scene.full()
+    assert "eseutil /r" in failed.value.hint
+
+
+def test_the_log_disk_ran_full(scene: ProtectedStore) -> None:
+    """When the engine had to use its reserve logs, that is said before it has to dismount."""
+    scene.protect()
+    scene.store.flags = 1
+    scene.store.work(2)
+    assert scene.sync().cause == ""
+    assert "the log disk ran full" in attention(scene)
+    scene.store.flags = 0
+    scene.store.work(1)
+    scene.sync()
+    assert attention(scene) == ""
+
+
+def test_a_required_log_is_gone_at_the_freeze(scene: ProtectedStore) -> None:
+    """An image whose database needs a log that nobody has is no recovery point."""
+    scene.protect()
+    scene.store.work(3)
+    scene.sync()
+    scene.store.path(3).unlink()
+    with pytest.raises(ImageFailed, match="cannot be recovered from its logs") as failed:
+        scene.full()
+    assert "perdure ese verify" in failed.value.hint
+    assert len(scene.vault.points(scene.protected.source.id)) == 1
+    assert len(scene.store.completed) == 1
+
+
 def test_a_database_that_is_gone(scene: ProtectedStore) -> None:
     """A database whose file is nowhere is missing, and the message names the folder."""
     scene.protect()
@@ -285,6 +380,13 @@ def test_blockers_are_explained(scene: ProtectedStore) -> None:
     ledger = scene.home.ledger(scene.protected.source.id)
     assert ledger.blockers == ("the lagged copy on EX3 has not replayed 3 yet",)
     assert ledger.truncated == 0
+
+
+def test_a_file_is_no_store(scene: ProtectedStore) -> None:
+    """Whoever names the database's file is told to name its folder."""
+    with pytest.raises(SourceUnusable, match=r"Mailboxes\.edb is a file and no folder") as refused:
+        scene.protect(folder=scene.store.database)
+    assert "name the folder" in refused.value.hint
 
 
 def test_several_databases_have_to_be_named(scene: ProtectedStore) -> None:

@@ -9,6 +9,7 @@ from perdure.ese.headers.database import read_database_header
 from perdure.model.targets import AtPoint
 from perdure.protection.points import timeline_of
 from perdure.snapshots.writer import BackupKind
+from perdure.workloads.exchange.next_logs import BATCH
 
 
 def pages_of(database: bytes, page_size: int) -> bytes:
@@ -33,10 +34,11 @@ def test_the_first_image_stands_alone(scene: ProtectedStore) -> None:
 def test_synchronization_ships_complete_logs(scene: ProtectedStore) -> None:
     """Every log that is complete is in the pool after a synchronization, byte for byte, and comes back."""
     scene.protect()
-    scene.store.work(20)
+    count = 3 * BATCH + 5
+    scene.store.work(count, per_log=1)
     logs = logs_of(scene.store.folder)
     result = scene.sync()
-    assert result.segments == 20
+    assert result.segments == count
     target, report = scene.recover()
     recovered = logs_of(target)
     assert report.position == result.last
@@ -90,6 +92,20 @@ def scene_image(scene: ProtectedStore, target: object) -> bytes:
     return recovered[: 2 * 4096] + pages_of(scene.store.database.read_bytes(), 4096)
 
 
+def test_logs_that_change_nothing(scene: ProtectedStore) -> None:
+    """An express full after logs without any change of a page stores the header and nothing else of the database."""
+    scene.store.flush()
+    scene.store.roll()
+    scene.protect()
+    scene.store.roll()
+    scene.sync()
+    scene.store.roll()
+    point = scene.full()
+    assert "compared" not in point.cause
+    logs = sum(file.size for file in point.files if not file.name.endswith(".edb"))
+    assert point.changed - logs <= 2 * 4096
+
+
 def test_pages_that_were_on_their_way_at_the_base_are_found(scene: ProtectedStore) -> None:
     """A page changed before the first image and written after it is in the next one, though no later log names it."""
     scene.store.change([50, 51])
@@ -101,6 +117,25 @@ def test_pages_that_were_on_their_way_at_the_base_are_found(scene: ProtectedStor
     scene.store.flush([51])
     point = scene.full()
     assert "compared" not in point.cause
+    target, _ = scene.recover(AtPoint(point.number))
+    assert (target / "Mailboxes.edb").read_bytes() == scene_image(scene, target)
+
+
+def test_pages_that_were_written_before_the_base_are_not_stored_again(scene: ProtectedStore) -> None:
+    """What a log changed that the older image still needs is left out, unless the page was written since, or again."""
+    scene.store.flush()
+    scene.protect()
+    scene.store.change(range(10, 61))
+    scene.store.roll()
+    scene.store.flush(range(10, 60))
+    scene.full()
+    scene.store.change([20, 21])
+    scene.store.roll()
+    scene.store.flush([20, 60])
+    point = scene.full()
+    assert "compared" not in point.cause
+    logs = sum(file.size for file in point.files if not file.name.endswith(".edb"))
+    assert point.changed - logs <= (2 + 3) * 4096
     target, _ = scene.recover(AtPoint(point.number))
     assert (target / "Mailboxes.edb").read_bytes() == scene_image(scene, target)
 

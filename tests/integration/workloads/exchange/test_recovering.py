@@ -13,6 +13,7 @@ from perdure.model.errors import BadInput, Damaged, Refused
 from perdure.model.targets import AtPoint, Latest
 from perdure.protection.browse import browse
 from perdure.protection.recovery import recover
+from perdure.snapshots.writer import DatabaseState
 from perdure.testing.small_store import SmallStore
 
 
@@ -125,6 +126,30 @@ def test_in_place_recovery_of_a_lost_database(scene: ProtectedStore) -> None:
     newest = read_log_header((scene.store.folder / "E00.log").read_bytes(), "")
     assert newest.generation == scene.store.generation
     assert scene.store.database.exists()
+
+
+def test_in_place_recovery_of_a_lost_active_copy(scene: ProtectedStore) -> None:
+    """A lost active copy comes back where its engine has it, not where a passive copy is, which is to be reseeded."""
+    scene.store.node = "EX1"
+    scene.store.work(2)
+    place = scene.store.folder / "disk2"
+    place.mkdir()
+    scene.store.database = scene.store.database.rename(place / "Mailboxes.edb")
+    passive = scene.store.passive_copy(scene.root / "EX2", "EX2")
+    scene.serve(passive)
+    scene.protect({"copy": [str(passive.folder)]})
+    scene.store.work(2)
+    scene.store.database.unlink()
+    with pytest.raises(Refused, match="it is mounted"):
+        recover_in_place(scene, **{"roll-forward": "yes"})
+    scene.store.state = DatabaseState.DISMOUNTED
+    untouched = logs_of(passive.folder)
+    notes = recover_in_place(scene, **{"roll-forward": "yes"})
+    assert any("the copy on EX2 does not belong to this database any more" in note for note in notes)
+    assert scene.store.database.exists()
+    assert (scene.store.folder / "E00.log").exists()
+    assert logs_of(passive.folder) == untouched
+    assert is_whole(scene.store.folder)
 
 
 def test_a_shared_stream_is_not_taken_away(scene: ProtectedStore) -> None:

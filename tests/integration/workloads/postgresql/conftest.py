@@ -1,4 +1,4 @@
-"""Fixtures: a running server of each version, and a pool with a home."""
+"""Fixtures: a running server of each version, protected in a vault in memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from protected_cluster import ProtectedCluster
+from shop import TABLES, Shop
 
-from perdure.protection.home import Home
-from perdure.repository.opening import create_pool
-from perdure.repository.pool import Pool
-from perdure.storage.local import LocalStorage
 from perdure.testing.postgres_server import PostgresServer, binaries, postgres_room
 
 
@@ -28,27 +25,7 @@ def room() -> Iterator[Path]:
 @pytest.fixture(params=[15, 18])
 def major(request: pytest.FixtureRequest) -> int:
     version: int = request.param
-    if binaries(version) is None:
-        pytest.skip(f"PostgreSQL {version} is not installed")
     return version
-
-
-@pytest.fixture
-def server(room: Path, major: int) -> Iterator[PostgresServer]:
-    with PostgresServer(major, room / "data").initialize(
-        track_commit_timestamp="on", max_prepared_transactions="10", autovacuum_naptime="1s"
-    ) as server:
-        yield server.start()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> Pool:
-    return create_pool(LocalStorage(tmp_path / "pool", create=True), b"x", tmp_path / "cache")[0]
 
 
 @pytest.fixture
@@ -66,7 +43,28 @@ def each_version(room: Path, major: int) -> Iterator[ProtectedCluster]:
 def _running(room: Path, major: int) -> Iterator[ProtectedCluster]:
     if binaries(major) is None:
         pytest.skip(f"PostgreSQL {major} is not installed")
-    with PostgresServer(major, room / "data").initialize() as server:
+    settings = {"max_prepared_transactions": "10", "wal_keep_size": "2GB", "autovacuum_naptime": "1s"}
+    with PostgresServer(major, room / "data").initialize(**settings) as server:
         server.start()
         with ProtectedCluster(server, room) as cluster:
             yield cluster
+
+
+def _fast(server: PostgresServer) -> PostgresServer:
+    """A standby of it asks again soon."""
+    return server.initialize(wal_retrieve_retry_interval="100ms")
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[Shop]:
+    """One for all tests: none of them changes what another needs."""
+    if binaries(18) is None:
+        pytest.skip("PostgreSQL 18 is not installed")
+    with postgres_room() as room, _fast(PostgresServer(18, room / "data")) as server:
+        room.chmod(0o755)
+        server.start().execute("CREATE DATABASE shop")
+        with server.connect(f"{server.conninfo} dbname=shop") as connection:
+            connection.execute(TABLES)
+        shop = Shop(server, room)
+        with shop.pool:
+            yield shop

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,26 @@ from perdure.protection.image_verbs import SyncResult, express_full, protect, sy
 from perdure.protection.points import timeline_of
 from perdure.protection.protected import Protected
 from perdure.protection.recovery import RecoveryReport, recover
+from perdure.protection.watch import watch
+from perdure.protection.watch_events import WatchEvent
 from perdure.testing.memory_vault import MemoryVault
 from perdure.testing.postgres_server import PostgresServer
 from perdure.workloads.postgresql.lsn import parse_lsn
+
+
+@contextmanager
+def watching(p: Protected, express_full_every_s: float = 3600) -> Iterator[list[WatchEvent]]:
+    """Watch a source meanwhile; what was told about it."""
+    events: list[WatchEvent] = []
+    stop = threading.Event()
+    arguments = {"ship_every_ms": 20, "express_full_every_s": express_full_every_s}
+    with ThreadPoolExecutor(1) as beside:
+        watched = beside.submit(watch, [p], stop=stop, on_event=events.append, **arguments)
+        try:
+            yield events
+        finally:
+            stop.set()
+        watched.result()
 
 
 class ProtectedCluster:

@@ -7,10 +7,14 @@ from protected_cluster import ProtectedCluster
 
 from perdure.model.errors import SourceUnusable, TrackingLost
 from perdure.model.positions import Position
+from perdure.model.replica import ReplicaState
 from perdure.model.targets import AtPosition, AtTime
 from perdure.protection.image_verbs import check
-from perdure.protection.live import LiveSource, open_session
+from perdure.protection.live import LiveSource
+from perdure.protection.live_session import open_session
+from perdure.testing.postgres_load import wal_file
 from perdure.testing.postgres_server import PostgresServer
+from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.slot import slot_name
 
 COUNT = "SELECT count(*), max(id) FROM t"
@@ -38,6 +42,7 @@ def drop_slot(scene: ProtectedCluster) -> None:
 
 
 def remove_old_wal(scene: ProtectedCluster) -> None:
+    scene.server.execute("ALTER SYSTEM SET wal_keep_size = 0", "SELECT pg_reload_conf()")
     for _ in range(3):
         scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler", "CHECKPOINT")
 
@@ -98,37 +103,6 @@ def test_a_slot_dropped_under_a_session_is_noticed(scene: ProtectedCluster) -> N
             drop_slot(scene)
 
 
-def test_a_promotion_is_followed(scene: ProtectedCluster) -> None:
-    """A promoted standby at the same address is followed over the switch; moments on both timelines come back."""
-    begin(scene)
-    standby = PostgresServer(scene.server.major, scene.root / "standby", scene.server.port)
-    scene.server.program("pg_basebackup", "-d", scene.server.conninfo, "-D", str(standby.data), "-R", "-c", "fast")
-    add(scene, 11, 20)
-    old = scene.sync().last
-    scene.server.stop()
-    for path in (scene.server.data / "pg_wal").glob("0*"):
-        target = standby.data / "pg_wal" / path.name
-        target.write_bytes(path.read_bytes())
-        target.chmod(0o666)
-    with standby.start() as promoted:
-        promoted.execute("SELECT pg_promote()")
-        promoted.wait_until_primary()
-        scene.server = promoted
-        add(scene, 21, 30)
-        result = scene.sync()
-        assert result.cause == ""
-        assert result.last is not None
-        assert old is not None
-        assert result.last.generation == old.generation + 1
-        assert scene.gaps() == 0
-        assert scene.rows_at(COUNT) == [(30, 30)]
-        assert scene.rows_at(COUNT, AtPosition(old)) == [(20, 20)]
-        scene.full()
-        add(scene, 31, 40)
-        scene.sync()
-        assert scene.rows_at(COUNT) == [(40, 40)]
-
-
 def test_a_server_that_was_set_back_begins_anew(scene: ProtectedCluster) -> None:
     """When the server was itself recovered to an earlier moment, the break is named; both its lives come back."""
     begin(scene)
@@ -155,7 +129,7 @@ def test_another_cluster_at_the_address_is_refused(scene: ProtectedCluster) -> N
     """A cluster with another system identifier never becomes part of the replica."""
     begin(scene)
     scene.server.stop()
-    with PostgresServer(18, scene.root / "other", scene.server.port).initialize() as other:
+    with PostgresServer(18, scene.root / "other", scene.server.port).initialize(fresh=True) as other:
         other.start()
         with pytest.raises(SourceUnusable, match="is another cluster"):
             scene.sync()
@@ -166,15 +140,29 @@ def test_a_slot_that_keeps_too_much_is_given_up(scene: ProtectedCluster, monkeyp
     scene.server.execute("CREATE TABLE t(id int PRIMARY KEY)")
     scene.protect({"give-up-at": ["20MB"], "warn-at": ["1MB"]})
     with open_session(scene.protected) as live, monkeypatch.context() as impatient:
+        assert isinstance(live.session, PostgresqlSession)
         impatient.setattr("perdure.workloads.postgresql.session._LOOK_S", 0.0)
         add(scene, 1, 10)
         for _ in range(3):
             scene.server.execute("SELECT pg_switch_wal()", "CREATE TABLE filler()", "DROP TABLE filler")
         with pytest.raises(TrackingLost, match="more than the limit"):
             live.session.poll()
+        assert "bytes of WAL on the server's disk" in live.session.warning
     assert scene.server.execute("SELECT count(*) FROM pg_replication_slots") == [(0,)]
     scene.sync()
     assert scene.rows_at(COUNT) == [(10, 10)]
+
+
+def test_a_slot_that_the_server_invalidated_is_replaced(scene: ProtectedCluster) -> None:
+    """Where max_slot_wal_keep_size took the slot's WAL, the cause says so, and a compared image begins anew."""
+    begin(scene)
+    scene.server.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+    remove_old_wal(scene)
+    assert scene.server.execute("SELECT wal_status FROM pg_replication_slots") == [("lost",)]
+    assert "max_slot_wal_keep_size" in scene.sync().cause
+    add(scene, 11, 20)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(20, 20)]
 
 
 def test_a_check_finds_what_no_log_explains(scene: ProtectedCluster) -> None:
@@ -247,3 +235,28 @@ def test_time_is_the_transactions_own_even_when_shipped_late(scene: ProtectedClu
     add(scene, 21, 30)
     scene.sync()
     assert scene.rows_at(COUNT, AtTime(int(between) * 1000)) == [(20, 20)]
+
+
+def test_damaged_wal_is_never_acknowledged(scene: ProtectedCluster) -> None:
+    """A record whose checksum is wrong ends the chain before it; a compared image goes on behind it."""
+    begin(scene)
+    add(scene, 11, 15)
+    before = scene.sync().last
+    scene.server.execute("CREATE TABLE marked(what text)", "INSERT INTO marked VALUES (repeat('damage', 20))")
+    path = scene.server.data / "pg_wal" / wal_file(scene.server)
+    # It sends what it still has in memory from there.
+    scene.server.stop()
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"damage" * 20) + 7] ^= 0x01
+    path.write_bytes(raw)
+    scene.server.start()
+    add(scene, 16, 20)
+    result = scene.sync()
+    assert "has a wrong checksum" in result.cause
+    assert scene.protected.replica.state is ReplicaState.OK
+    assert scene.gaps() == 1
+    add(scene, 21, 30)
+    assert scene.sync().cause == ""
+    assert scene.rows_at(COUNT) == [(30, 30)]
+    assert before is not None
+    assert scene.rows_at(COUNT, AtPosition(before)) == [(15, 15)]

@@ -2,186 +2,123 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-
 import pytest
+from protected_cluster import ProtectedCluster, watching
+from standbys import caught_up, either, standby_of, until
 
-from perdure.model.targets import AtPosition, Latest
-from perdure.protection.home import Home
-from perdure.protection.image_verbs import express_full, protect, synchronize
+from perdure.model.targets import AtPosition
+from perdure.protection.log_serving import serve_log
 from perdure.protection.points import timeline_of
-from perdure.protection.protected import Protected
-from perdure.protection.recovery import recover
-from perdure.protection.watch import watch
-from perdure.protection.watch_events import WatchEvent, WatchKind
-from perdure.repository.pool import Pool
+from perdure.protection.watch_events import WatchKind
 from perdure.testing.cutting_proxy import CuttingProxy
-from perdure.testing.postgres_load import PostgresLoad, opened
+from perdure.testing.postgres_load import PostgresLoad, commits_of, wal_file
 from perdure.testing.postgres_server import PostgresServer
+from perdure.workloads.postgresql.history import parse_history
+from perdure.workloads.postgresql.lsn import segment_name
+
+ROWS = "SELECT id FROM ledger"
 
 
-@contextmanager
-def watching(p: Protected) -> Iterator[list[WatchEvent]]:
-    events: list[WatchEvent] = []
-    stop = threading.Event()
-    arguments = {"stop": stop, "on_event": events.append, "ship_every_ms": 50, "express_full_every_s": 3600}
-    with ThreadPoolExecutor(1) as beside:
-        watched = beside.submit(watch, [p], **arguments)
-        try:
-            yield events
-        finally:
-            stop.set()
-        watched.result()
+def rows(scene: ProtectedCluster, to: AtPosition | None = None) -> set[int]:
+    return {row[0] for row in scene.rows_at(ROWS, to)}
 
 
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
-
-
-def recovered_ids(p: Protected, room: Path, major: int, to: Latest | AtPosition) -> set[int]:
-    target = room / f"recovered-{time.monotonic_ns()}"
-    recover(p, to=to, target=target)
-    with opened(PostgresServer(major, target)) as copy:
-        return {int(row[0]) for row in copy.execute("SELECT id FROM ledger")}
-
-
-def no_gap(p: Protected) -> bool:
-    timeline = timeline_of(p.vault, p.source.id)
+def no_gap(scene: ProtectedCluster) -> bool:
+    timeline = timeline_of(scene.vault, scene.protected.source.id)
     first, last = timeline.stretches[0].start, timeline.end()
     return last is not None and timeline.continues(first, last)
 
 
 @pytest.mark.slow
-def test_log_continues_over_crashes_of_the_server(
-    server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
-) -> None:
-    """A server that is killed again and again leaves no gap, and what it had acknowledged comes back."""
-    load = PostgresLoad(server).prepare()
-    with load:
-        load.wait_for(20)
-        p, _ = protect(home, pool, "postgresql", server.conninfo)
-        with watching(p):
-            for _ in range(3):
-                load.wait_for(60)
-                server.kill()
-                server.start()
-            load.wait_for(60)
-    synchronize(p)
-    assert no_gap(p)
-    assert len(timeline_of(pool, p.source.id).points) == 1
-    ids = recovered_ids(p, room, major, Latest())
-    assert {each.id for each in load.entries} <= ids <= {each.id for each in load.entries} | load.unsure
-
-
-@pytest.mark.slow
-def test_log_continues_over_cuts_of_the_network(
-    server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
-) -> None:
-    """A connection that is cut again and again leaves no gap."""
-    load = PostgresLoad(server).prepare()
-    with CuttingProxy(f"tcp://127.0.0.1:{server.port}") as proxy, load:
+def test_crashes_of_the_server_and_cuts_of_the_network_cost_nothing(each_version: ProtectedCluster) -> None:
+    """A server that is killed and a network that is cut again and again leave no gap and no transaction out."""
+    scene = each_version
+    first = wal_file(scene.server)
+    with CuttingProxy(f"tcp://127.0.0.1:{scene.server.port}") as proxy:
         port = proxy.endpoint.rpartition(":")[2]
-        p, _ = protect(home, pool, "postgresql", f"host=127.0.0.1 port={port} user=postgres dbname=postgres")
-        with watching(p):
+        scene.protect(location=f"//postgres@127.0.0.1:{port}/postgres")
+        with PostgresLoad(scene.server, seed=2, through_failures=True) as load, watching(scene.protected):
             for _ in range(3):
-                load.wait_for(50)
+                load.wait_for(40)
                 proxy.vanish()
-                load.wait_for(50)
+                load.wait_for(20)
                 proxy.return_()
-            load.wait_for(50)
-        last = max(each.after for each in load.entries)
-        synchronize(p)
-    assert no_gap(p)
-    ids = recovered_ids(p, room, major, Latest())
-    assert {each.id for each in load.entries if each.after <= last} <= ids
-
-
-def standby_of(server: PostgresServer, room: Path) -> PostgresServer:
-    data = room / "standby"
-    server.program("pg_basebackup", "-D", str(data), "-R", "-c", "fast", "-d", server.conninfo)
-    return PostgresServer(server.major, data)
+                load.wait_for(20)
+                scene.server.kill()
+                scene.server.start()
+            load.wait_for(30)
+        scene.sync()
+    assert no_gap(scene)
+    assert len(timeline_of(scene.vault, scene.protected.source.id).points) == 1
+    commits = commits_of(scene.server, first)
+    assert rows(scene) == load.rows_before(commits, len(commits)) >= load.acknowledged
 
 
 @pytest.mark.slow
-def test_promotion_is_followed_without_a_gap(
-    server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
-) -> None:
+def test_promotion_is_followed_without_a_gap(each_version: ProtectedCluster) -> None:
     """After a switch to a standby the log goes on with its new timeline, and either timeline can be recovered."""
-    load = PostgresLoad(server).prepare()
-    with standby_of(server, room) as standby:
+    scene = each_version
+    with standby_of(scene) as standby:
         standby.start()
-        location = (
-            f"host=127.0.0.1,127.0.0.1 port={server.port},{standby.port} user=postgres dbname=postgres "
-            "target_session_attrs=read-write"
-        )
-        p, _ = protect(home, pool, "postgresql", location)
-        with watching(p) as events:
-            with load:
-                load.wait_for(60)
-            before = {each.id for each in load.entries}
-            end = server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
-            until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{end}'")[0][0])
-            server.stop()
+        scene.protect(location=either(scene.server, standby))
+        with watching(scene.protected) as events:
+            with PostgresLoad(scene.server) as load:
+                load.wait_for(50)
+            caught_up(standby, scene.server)
+            scene.server.stop()
             standby.execute("SELECT pg_promote()")
-            after = PostgresLoad(standby, _next=100_000)
-            with after:
-                after.wait_for(60)
-            until(lambda: str(timeline_of(pool, p.source.id).end()).startswith("2:"))
-        synchronize(p)
+            standby.wait_until_primary()
+            with PostgresLoad(standby, first_row=100_000) as after:
+                after.wait_for(50)
+            until(lambda: str(timeline_of(scene.vault, scene.protected.source.id).end()).startswith("2:"))
+        scene.sync()
         assert not [event for event in events if event.kind is WatchKind.EXPRESS_FULL]
-        assert no_gap(p)
-        assert before | {each.id for each in after.entries} <= recovered_ids(p, room, major, Latest())
-        point = express_full(p)
+        assert no_gap(scene)
+        assert load.acknowledged | after.acknowledged == rows(scene)
+        point = scene.full()
         assert point.position is not None
         assert point.position.generation == 2
         with after:
-            after.wait_for(30)
-        synchronize(p)
-        assert {each.id for each in after.entries} <= recovered_ids(p, room, major, Latest())
+            after.wait_for(20)
+        scene.sync()
+        assert load.acknowledged | after.acknowledged == rows(scene)
+        serves_the_new_timeline(scene, standby)
+
+
+def serves_the_new_timeline(scene: ProtectedCluster, server: PostgresServer) -> None:
+    """What a server would fetch: the history, and the file in which the timelines meet, with the bytes of both."""
+    (history,) = serve_log(scene.protected, "00000002.history", None)
+    assert bytes(history.content) == (server.data / "pg_wal" / history.name).read_bytes()
+    switch = parse_history(2, bytes(history.content)).ends[-1][1]
+    file = next(serve_log(scene.protected, segment_name(2, switch, 16 << 20), None))
+    assert switch % (16 << 20) < file.known
+    assert bytes(file.content[: file.known]) == (server.data / "pg_wal" / file.name).read_bytes()[: file.known]
 
 
 @pytest.mark.slow
-def test_branch_before_the_end_of_the_log_is_compared(
-    server: PostgresServer, major: int, room: Path, home: Home, pool: Pool
-) -> None:
+def test_branch_before_the_end_of_the_log_is_compared(scene: ProtectedCluster) -> None:
     """A standby promoted while it was behind is compared anew; what only the old primary had stays recoverable."""
-    load = PostgresLoad(server).prepare()
-    with standby_of(server, room) as standby:
+    with standby_of(scene) as standby:
         standby.start()
-        location = (
-            f"host=127.0.0.1,127.0.0.1 port={server.port},{standby.port} user=postgres dbname=postgres "
-            "target_session_attrs=read-write"
-        )
-        p, _ = protect(home, pool, "postgresql", location)
-        end = server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
-        until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{end}'")[0][0])
+        scene.protect(location=either(scene.server, standby))
+        caught_up(standby, scene.server)
         standby.stop()
-        with load:
-            load.wait_for(60)
-        synchronize(p)
-        lost = timeline_of(pool, p.source.id).end()
+        with PostgresLoad(scene.server) as load:
+            load.wait_for(40)
+        scene.sync()
+        lost = timeline_of(scene.vault, scene.protected.source.id).end()
         assert lost is not None
-        server.kill()
+        scene.server.kill()
         standby.start()
         standby.execute("SELECT pg_promote()")
-        after = PostgresLoad(standby, _next=100_000)
-        with after:
-            after.wait_for(30)
-        result = synchronize(p)
+        standby.wait_until_primary()
+        with PostgresLoad(standby, first_row=100_000) as after:
+            after.wait_for(20)
+        result = scene.sync()
         assert result.point is not None
         assert "branched off timeline 1" in result.point.cause
-        assert {each.id for each in load.entries} <= recovered_ids(p, room, major, AtPosition(lost))
+        assert rows(scene, AtPosition(lost)) == load.acknowledged
         with after:
-            after.wait_for(30)
-        synchronize(p)
-        ids = recovered_ids(p, room, major, Latest())
-        assert {each.id for each in after.entries} <= ids
-        assert not {each.id for each in load.entries} & ids
+            after.wait_for(20)
+        scene.sync()
+        assert rows(scene) == after.acknowledged
