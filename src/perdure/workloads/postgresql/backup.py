@@ -15,7 +15,7 @@ from perdure.model.errors import SourceUnusable
 from perdure.workloads.contract import BaseImage, Image
 from perdure.workloads.postgresql.cluster import Cluster
 from perdure.workloads.postgresql.connecting import Sql, connect, server_sentence
-from perdure.workloads.postgresql.drafting import Draft, Files, LogHolder, Stopped
+from perdure.workloads.postgresql.drafting import Draft, Files, LogHolder, Stopped, changes_since
 from perdure.workloads.postgresql.following import Follower
 from perdure.workloads.postgresql.lsn import history_name, parse_lsn, segment_name, segment_start
 from perdure.workloads.postgresql.scanning import CONTROL
@@ -65,7 +65,7 @@ def local_image(
             history=_history(data, timeline),
         )
         draft = Draft(files, cluster, start=start, log=log, spool=spool, stop=lambda: _stop(sql, data), durable=durable)
-        yield while_answering(log.follower, lambda: draft.image(base))
+        yield while_answering(log.follower, lambda: draft.image(base, changes_since(base, log.follower)))
 
 
 def _start(sql: Sql) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from typing import Any
 
@@ -72,15 +71,12 @@ def parsed(location: str) -> dict[str, Any]:
         ) from error
 
 
-def is_near(location: str) -> bool:
+def is_near(connection: Sql) -> bool:
     """Whether the server may be on this machine, so that its data directory could be seen."""
-    given = parsed(location)
-    hosts = str(given.get("hostaddr") or given.get("host") or os.environ.get("PGHOST", "")).split(",")
-    return "service" in given or any(not host or host.startswith("/") or _is_here(host) for host in hosts)
-
-
-def _is_here(host: str) -> bool:
-    """Whether a host's address is one of this machine's: then it can be bound to."""
+    host = connection.info.host
+    if not host or host.startswith("/"):
+        return True
+    # An address of this machine can be bound to.
     with contextlib.suppress(OSError):
         for family, kind, protocol, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
             with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:

@@ -35,7 +35,7 @@ from perdure.workloads.postgresql.scanning import Found, FoundFile, scan
 from perdure.workloads.postgresql.segment_index import decode_changes, decode_index, encode_changes, joined_changes
 from perdure.workloads.postgresql.spooling import Spool
 
-__all__ = ["Draft", "Files", "LogHolder", "Stopped"]
+__all__ = ["Draft", "Files", "LogHolder", "Stopped", "changes_since"]
 
 _TICK_NS = 100_000_000
 
@@ -104,6 +104,23 @@ class _Look:
     changed: NDArray[np.int64] | None
 
 
+def changes_since(base: BaseImage | None, follower: Follower) -> BlockChanges | None:
+    """What the log says to have changed since an image: what is in the pool, and what is here and not shipped yet.
+
+    Only while nothing is shipped, or what moves from here to the pool meanwhile would be in neither.
+
+    Returns:
+        ``None`` when that is not known, or there is no such image.
+    """
+    if base is None or not base.tracked:
+        return None
+    listing = decode_listing(base.content(LISTING))
+    since = [decode_changes(listing.during)]
+    since += [decode_changes(decode_index(segment.index).changes) for segment in base.log()]
+    since.append(follower.pending.changes)
+    return joined_changes(since)
+
+
 class Draft:
     """An image in the making.
 
@@ -136,11 +153,16 @@ class Draft:
     def _checksums(self) -> bool:
         return self._cluster.settings.get("data_checksums") == "on"
 
-    def image(self, base: BaseImage | None) -> ClusterImage:
-        """The image of what is there now."""
+    def image(self, base: BaseImage | None, changes: BlockChanges | None) -> ClusterImage:
+        """The image of what is there now.
+
+        Args:
+            base: The image before.
+            changes: What :func:`changes_since` told of it, after the backup had begun.
+        """
         listing = decode_listing(base.content(LISTING)) if base is not None else None
         before = {file.path: file for file in listing.files} if listing is not None else {}
-        look = self._look(base, listing, before)
+        look = self._look(listing, before, changes)
         sizes = {file.path: file.size for file in look.found.files}
         pages = PagesReader(
             self._files.directory,
@@ -155,16 +177,16 @@ class Draft:
 
     # --- what is there ---------------------------------------------------------------------------
 
-    def _look(self, base: BaseImage | None, listing: Listing | None, before: Mapping[str, ListedFile]) -> _Look:
+    def _look(self, listing: Listing | None, before: Mapping[str, ListedFile], changes: BlockChanges | None) -> _Look:
         self._scanned_ns = time.time_ns()
         found = scan(self._files.directory)
         sizes = {file.path: file.size for file in found.files}
         allocation = place_files(sizes, {path: file.runs for path, file in before.items()})
         digests = {file.path: self._digests(file) for file in found.files if not is_tracked(file.path)}
         changed = None
-        if base is not None and listing is not None and base.tracked and listing.checksums == self._checksums:
+        if changes is not None and listing is not None and listing.checksums == self._checksums:
             # (pg_checksums changes every page of a stopped cluster, and logs nothing.)
-            known = self._changes_since(base, listing, before)
+            known = ChangedPages(changes, before)
             changed = all_virtual(
                 (
                     (allocation.runs[file.path], self._changed_in(file, known, before, digests.get(file.path, b"")))
@@ -173,12 +195,6 @@ class Draft:
                 allocation.freed,
             )
         return _Look(found, allocation, digests, changed)
-
-    def _changes_since(self, base: BaseImage, listing: Listing, before: Mapping[str, ListedFile]) -> ChangedPages:
-        since = [decode_changes(listing.during)]
-        since += [decode_changes(decode_index(segment.index).changes) for segment in base.log()]
-        since.append(self._log.follower.pending.changes)
-        return ChangedPages(joined_changes(since), before)
 
     def _changed_in(
         self, file: FoundFile, known: ChangedPages, before: Mapping[str, ListedFile], digests: bytes

@@ -33,7 +33,7 @@ class Lack:
 
 def lacks(location: str, connection: Sql, cluster: Cluster) -> list[Lack]:
     """Everything that must be mended before the server can be protected."""
-    found = [*_settings(cluster), *_rights(connection, cluster, location)]
+    found = [*_settings(cluster), *_rights(connection, cluster)]
     if not found:
         found += _connections(location, connection, cluster)
     return found
@@ -107,7 +107,7 @@ def _settings(cluster: Cluster) -> list[Lack]:
     return found
 
 
-def _rights(connection: Sql, cluster: Cluster, location: str) -> list[Lack]:
+def _rights(connection: Sql, cluster: Cluster) -> list[Lack]:
     if cluster.superuser:
         return []
     role = sql.Identifier(cluster.user)
@@ -116,7 +116,7 @@ def _rights(connection: Sql, cluster: Cluster, location: str) -> list[Lack]:
         found.append(
             Lack(f"the role {cluster.user} may not replicate", (_text(connection, "ALTER ROLE {} REPLICATION", role),))
         )
-    if not is_near(location):
+    if not is_near(connection):
         # Images come over the replication protocol, which asks for nothing else.
         return found
     if "data_directory" not in cluster.settings:

@@ -22,7 +22,7 @@ from perdure.workloads.postgresql.blocks import changed_blocks
 from perdure.workloads.postgresql.changes import is_tracked
 from perdure.workloads.postgresql.cluster import Cluster
 from perdure.workloads.postgresql.connecting import connect, server_sentence
-from perdure.workloads.postgresql.drafting import Draft, Files, LogHolder, Stopped
+from perdure.workloads.postgresql.drafting import Draft, Files, LogHolder, Stopped, changes_since
 from perdure.workloads.postgresql.image import ClusterImage
 from perdure.workloads.postgresql.listing import LISTING, decode_listing
 from perdure.workloads.postgresql.lsn import segment_start
@@ -69,6 +69,8 @@ def remote_image(
         log.follower.attach(spool)
         held.callback(log.follower.detach, spool)
         log.follower.catch_up(backup.start)
+        # Now: when the files are asked for, log is being shipped.
+        changes = while_answering(log.follower, lambda: changes_since(base, log.follower))
         timeline = log.follower.pending.token.timeline
         history = while_answering(log.follower, lambda: _history(location, timeline))
 
@@ -79,7 +81,7 @@ def remote_image(
             draft = Draft(
                 files, cluster, start=backup.start, log=log, spool=spool, stop=lambda: stopped, durable=durable
             )
-            return draft.image(base)
+            return draft.image(base, changes)
 
         yield _LateImage(make)
 
@@ -88,6 +90,9 @@ def _begin(location: str, cluster: Cluster, base: BaseImage | None) -> BaseBacku
     """Begin a backup: incrementally where the server can and nobody will read more than what changed."""
     if base is not None and base.tracked and not base.whole and cluster.major >= _FIRST_INCREMENTAL:
         before = decode_listing(base.content(LISTING))
+        if before.checksums != (cluster.settings.get("data_checksums") == "on"):
+            # pg_checksums changed every page, and logged nothing.
+            return BaseBackup(location)
         # Of maps not every change is in the WAL: what the manifest does not name is sent whole.
         manifest = manifest_of(before, [file for file in before.files if is_tracked(file.path)])
         with contextlib.suppress(Refusal):

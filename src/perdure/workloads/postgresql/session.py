@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import psycopg
@@ -52,7 +52,6 @@ class PostgresqlSession:
         self._options = Options.of(source)
         self._slot = slot_name(source.id)
         self._slot_cause = ""
-        self._pending: LogSegment | None = None
         self._wanted = 0
         self._acknowledged = Position(0, 0)
         self._connected = True
@@ -152,7 +151,6 @@ class PostgresqlSession:
         if self._connected:
             # Not from where the log broke: it may be damaged there.
             self._follow_from_present(self._follower.pending.generation + 2)
-        self._pending = None
         self._follower.backup_ends.clear()
         self._discard()
 
@@ -180,26 +178,37 @@ class PostgresqlSession:
         return self._connected and self._has_segment()
 
     def log(self) -> Iterator[LogSegment]:
+        for run in self.log_runs():
+            yield from run
+
+    def log_runs(self) -> Iterator[Sequence[LogSegment]]:
+        """As in :class:`perdure.workloads.contract.RunningSession`: of a backlog as much as is held in memory."""
         while True:
-            if self._follower.at_switch and not self._follower.pending.walked > self._follower.pending.position.place:
+            pending = self._follower.pending
+            if self._follower.at_switch and not pending.walked > pending.position.place:
                 self._follower.cross_switch()
-            segment = self._cut()
-            if segment is None:
-                if self._follower.received < self._follower.goal and not self._follower.at_switch:
-                    self._follower.catch_up(self._follower.goal, bounded=True)
-                    continue
+            run = self._run()
+            if run:
+                yield run
+                self._follower.receive()
+            elif self._follower.received < self._follower.goal and not self._follower.at_switch:
+                self._follower.catch_up(self._follower.goal, bounded=True)
+            else:
                 return
-            self._pending = segment
-            yield segment
-            # Asked for more: the contract says that this one is durable now.
-            self._advance()
-            self._follower.receive()
+
+    def _run(self) -> list[LogSegment]:
+        """The segments that what is here makes; the caller keeps them until they are durable."""
+        run: list[LogSegment] = []
+        while (segment := self._cut()) is not None:
+            token = decode_token(segment.chain)
+            assert token is not None
+            self._follower.pending.advance(segment, token)
+            run.append(segment)
+        return run
 
     def acknowledge(self, position: Position) -> None:
         pending = self._follower.pending
-        if self._pending is not None and self._pending.last <= position:
-            self._advance()
-        elif position.generation == pending.generation and position.place > pending.position.place:
+        if position.generation == pending.generation and position.place > pending.position.place:
             # An image that stands on no log of the pool: the log goes on from there.
             token = pending.token_at(position.place) or self._follower.token_behind(position.place)
             pending.drop_before(position.place)
@@ -224,13 +233,6 @@ class PostgresqlSession:
         if not self._has_segment():
             return None
         return pending.cut(everything=self._follower.at_switch or self._wanted > pending.position.place)
-
-    def _advance(self) -> None:
-        if self._pending is not None:
-            segment, self._pending = self._pending, None
-            token = decode_token(segment.chain)
-            assert token is not None
-            self._follower.pending.advance(segment, token)
 
     # --- the slot --------------------------------------------------------------------------------
 
