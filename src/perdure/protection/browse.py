@@ -17,8 +17,9 @@ from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected
 from perdure.protection.room import refuse_without_room
 from perdure.protection.scratch import scratch_directory
-from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem, ServingWorkload
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, RestoredItem
 from perdure.workloads.files.tree import browse as browse_tree
+from perdure.workloads.recovery_contract import ServingWorkload
 
 __all__ = ["LARGE", "Listing", "browse"]
 

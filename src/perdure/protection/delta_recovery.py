@@ -19,7 +19,8 @@ from perdure.protection.parallel import for_each_number
 from perdure.protection.progress import Progress
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
-from perdure.workloads.contract import Arranged, DirectoryWorkload, OverwritingWorkload, OverwrittenFile
+from perdure.workloads.contract import Arranged, DirectoryWorkload
+from perdure.workloads.recovery_contract import OverwritingWorkload, OverwrittenFile
 
 __all__ = ["recover_onto"]
 
@@ -42,7 +43,7 @@ def recover_onto(
     written. Until it is done no engine can start on it; after a failure the same recovery can be run again.
 
     Args:
-        p: The source; its workload is an :class:`~perdure.workloads.contract.OverwritingWorkload`.
+        p: The source; its workload is an :class:`~perdure.workloads.recovery_contract.OverwritingWorkload`.
         plan: What to recover.
         target: The directory.
         confirmed: A person confirmed what has to be confirmed.
@@ -130,7 +131,8 @@ def _chunks_already_there(
             return
         there = [sink.present(int(part["offset"]), int(part["length"])) for part in parts]
         found = [piece for piece in there if piece is not None]
-        same[row] = len(found) == len(there) and vault.chunk_id(b"".join(found)) == ids[row]
+        whole = found[0] if len(found) == 1 else b"".join(found)
+        same[row] = len(found) == len(there) and vault.chunk_id(whole) == ids[row]
 
     for_each_number(len(numbers), compare, _THREADS)
     return np.asarray(numbers[same], np.int64)

@@ -23,6 +23,7 @@ from perdure.protection.recovery_places import (
     sync_path,
 )
 from perdure.workloads.contract import Arranged, DirectoryWorkload, Verification
+from perdure.workloads.recovery_contract import OptionCheckingWorkload
 
 __all__ = ["RecoveredDirectory", "check_options", "make_durable", "recover_directory", "verified"]
 
@@ -52,7 +53,7 @@ def check_options(p: Protected, options: Mapping[str, str]) -> None:
     """Refuse options that a source's workload does not know.
 
     Raises:
-        BadInput: There is one.
+        BadInput: There is one, or they make no sense.
     """
     known = p.workload.recovery_options if isinstance(p.workload, DirectoryWorkload) else frozenset()
     unknown = sorted(options.keys() - known)
@@ -62,6 +63,8 @@ def check_options(p: Protected, options: Mapping[str, str]) -> None:
             code="bad-recovery-option",
             hint=f"leave --{unknown[0]} out",
         )
+    if isinstance(p.workload, OptionCheckingWorkload):
+        p.workload.check_recovery_options(options)
 
 
 def recover_directory(

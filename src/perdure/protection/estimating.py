@@ -9,12 +9,12 @@ from perdure.model.moments import moment_text
 from perdure.model.points import RecoveryPoint
 from perdure.protection.points import TimelineRow
 from perdure.protection.protected import Protected
-from perdure.workloads.contract import ReplayingWorkload
+from perdure.workloads.recovery_contract import ReplayingWorkload
 
 __all__ = ["ReplayEstimate", "replay_estimate"]
 
-ENOUGH = 16 << 20
-"""A replay of fewer bytes says nothing about a rate."""
+ENOUGH = 64 << 20
+"""A replay of fewer bytes says nothing about a rate: a file of the log that was ended early is mostly zeros."""
 
 _DRILLS = 3
 """The newest so many drills count: data and machine change."""
@@ -45,16 +45,21 @@ class ReplayEstimate:
         return self.workload.replayed_bytes(point, row.position) / self.rate
 
 
-def replay_estimate(p: Protected) -> ReplayEstimate | None:
-    """The estimate for a source; ``None`` if its engine replays nothing."""
+def replay_estimate(p: Protected, *, enough: int = ENOUGH) -> ReplayEstimate | None:
+    """The estimate for a source; ``None`` if its engine replays nothing.
+
+    Args:
+        p: The source.
+        enough: Drills that replayed fewer bytes do not count.
+    """
     if not isinstance(p.workload, ReplayingWorkload):
         return None
     points = {point.number: point for point in p.vault.points(p.source.id)}
-    measured = [(drill, step) for drill in p.vault.drills(p.source.id) if (step := _replay(drill)) is not None]
+    measured = [(drill, step) for drill in p.vault.drills(p.source.id) if (step := _replay(drill, enough)) is not None]
     newest = measured[-_DRILLS:]
     if not newest:
         rate = float(p.workload.assumed_replay_rate)
-        basis = f"assumed: no drill of this source has replayed {ENOUGH >> 20} MiB of log yet"
+        basis = f"assumed: no drill of this source has replayed {enough >> 20} MiB of log yet"
         return ReplayEstimate(rate, basis, points, p.workload)
     rate = sum(step.bytes for _, step in newest) / max(sum(step.seconds for _, step in newest), 1e-3)
     last = moment_text(newest[-1][0].began_ns)
@@ -62,5 +67,5 @@ def replay_estimate(p: Protected) -> ReplayEstimate | None:
     return ReplayEstimate(rate, f"as measured by {drills} of {last}", points, p.workload)
 
 
-def _replay(drill: Drill) -> DrillStep | None:
-    return next((step for step in drill.steps if step.name == "replay" and step.bytes >= ENOUGH), None)
+def _replay(drill: Drill, enough: int) -> DrillStep | None:
+    return next((step for step in drill.steps if step.name == "replay" and step.bytes >= enough), None)

@@ -17,7 +17,8 @@ from perdure.model.timeline import RecoveryPlan
 from perdure.protection.progress import Progress, quiet
 from perdure.protection.protected import Protected, image_workload
 from perdure.protection.vault import Vault
-from perdure.workloads.contract import FetchingWorkload, SpreadingWorkload
+from perdure.workloads.contract import SpreadingWorkload
+from perdure.workloads.recovery_contract import FetchingWorkload
 
 __all__ = ["VaultLog", "read_file", "restore_image", "roll_forward", "write_extents", "write_file"]
 

@@ -17,7 +17,8 @@ from perdure.protection.protected import Protected
 from perdure.protection.recovery_places import clear_of_partial, partial_of, refuse_existing, rename_new, sync_path
 from perdure.protection.room import refuse_without_room
 from perdure.protection.scratch import scratch_directory
-from perdure.workloads.contract import ItemServer, RestoredItem, ServingWorkload, Verification
+from perdure.workloads.contract import RestoredItem, Verification
+from perdure.workloads.recovery_contract import ItemServer, ServingWorkload
 
 __all__ = ["dump_items", "list_served", "load_items", "scratch_parent"]
 

@@ -13,7 +13,7 @@ from perdure.protection.image_restore import read_file
 from perdure.protection.points import timeline_of
 from perdure.protection.protected import Protected
 from perdure.protection.vault import Vault
-from perdure.workloads.contract import FetchingWorkload, ServedFile
+from perdure.workloads.recovery_contract import FetchingWorkload, ServedFile
 
 __all__ = ["serve_log"]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from perdure.workloads.contract import ServedFile
+from perdure.workloads.recovery_contract import ServedFile
 
 __all__ = ["LogSpool"]
 

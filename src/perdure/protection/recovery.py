@@ -34,8 +34,9 @@ from perdure.protection.recovery_places import (
     rename_new,
     sync_path,
 )
-from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, ServingWorkload, StartedWorkload, Verification
+from perdure.workloads.contract import DirectoryWorkload, FolderWorkload, StartedWorkload, Verification
 from perdure.workloads.files.restore import restore_tree
+from perdure.workloads.recovery_contract import ServingWorkload
 
 __all__ = ["PARTIAL", "RecoveryReport", "Verify", "recover"]
 
@@ -111,6 +112,7 @@ def recover(
             code="would-overwrite-source",
             hint="add --yes to confirm, or give --target PATH to recover beside it",
         )
+    _refuse_lonely_options(options or {}, items)
     loads = bool((options or {}).get("load"))
     if loads and not items:
         raise BadInput(
@@ -177,6 +179,28 @@ def recover(
         paths = tuple(finals.values())
     seconds = time.monotonic() - started
     return RecoveryReport(plan.point, plan.upto, plan.time_ns, paths, size, seconds, verification, tuple(notes))
+
+
+_BELONGING = {"into-schema": "load", "overwrite": "load", "primary-conninfo": "standby"}
+_OF_WHOLE_SOURCES = ("port", "start", "delta", "standby", "fetch-wal")
+
+
+def _refuse_lonely_options(options: Mapping[str, str], items: Sequence[str]) -> None:
+    """An option that would have no effect was meant to have one."""
+    for option, needed in _BELONGING.items():
+        if option in options and needed not in options:
+            raise BadInput(
+                f"--{option} says how --{needed} is done, and that is not asked for",
+                code="bad-recovery-option",
+                hint=f"add --{needed}, or leave --{option} out",
+            )
+    wrong = next((option for option in _OF_WHOLE_SOURCES if option in options), "") if items else ""
+    if wrong:
+        raise BadInput(
+            f"--{wrong} is for a source that is recovered as a whole, and items are named",
+            code="bad-recovery-option",
+            hint=f"leave --{wrong} or --item out",
+        )
 
 
 def _recover_items(

@@ -47,7 +47,8 @@ def drill(
     Args:
         name: The data source.
         to: The moment to recover, as for recover (latest unless given).
-        check: A statement that the recovered database must answer with a true value; may be given several times.
+        check: A statement that the recovered database must answer with a true value; may be given several times. For
+            PostgreSQL 'DATABASE: STATEMENT' asks another database than postgres.
         scratch: The directory for the scratch copy (perdure's cache unless given).
         pool: Recover from the pool at this path, such as a second copy, instead of the one it is protected in.
     """

@@ -105,8 +105,6 @@ def recover(
             code="target-needed",
             hint="name a path that does not exist yet with --target",
         )
-    if port is not None and not 0 < port < 65536:
-        raise BadInput(f"{port} is not a port", code="bad-port", hint="give a number up to 65535")
     if in_place and not yes:
         raise Refused(
             f"recovering {name!r} in place replaces the live source; nothing was changed",
@@ -152,11 +150,13 @@ def recover(
 
 def _lines(name: str, report: RecoveryReport) -> list[str]:
     position = "" if report.position is None else f", position {report.position}"
+    took = duration(report.seconds)
     speed = rate(report.bytes, report.seconds)
+    wrote = f"{size(report.bytes)} in {took} ({speed})" if report.paths else f"It took {took}"
     lines = [
         f"Recovered {name!r} as it was at {moment_text(report.time_ns)}{position}.",
         *(f"  {path}" for path in report.paths),
-        f"{size(report.bytes)} in {duration(report.seconds)} ({speed}), from recovery point #{report.point.number}.",
+        f"{wrote}, from recovery point #{report.point.number}.",
     ]
     if report.verification is None:
         lines.append("It was not verified.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,9 @@ def wal_fetch(
             return absent_status
         path.write_bytes(found.content)
     if found.whole and "." not in file and kept.wanted:
-        _fetch_ahead()
+        words = [name, file, str(path.absolute()), "--spool", str(place), "--ahead", str(ahead)]
+        named = {"--pool": pool, "--upto": upto, "--passphrase-file": common.passphrase_file}
+        _fetch_ahead([*words, *(str(word) for pair in named.items() if pair[1] is not None for word in pair)])
     return 0
 
 
@@ -86,10 +89,10 @@ def _home(pool: str | None, spool: Path) -> Home | None:
     return None if pool is None else Home(spool / ".home")
 
 
-def _fetch_ahead() -> None:
+def _fetch_ahead(words: Sequence[str]) -> None:
     """Another process goes on, while the server replays this file."""
     subprocess.Popen(
-        [sys.executable, "-P", "-m", "perdure", *sys.argv[1:], "--prefetch"],
+        [sys.executable, "-P", "-m", "perdure", "wal-fetch", *words, "--prefetch"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from perdure.model.errors import BadInput, Refused
 from perdure.model.positions import Position
+from perdure.workloads.postgresql.connecting import server_sentence
 from perdure.workloads.postgresql.listing import Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn
 from perdure.workloads.postgresql.manifest import write_manifest
@@ -18,7 +22,7 @@ from perdure.workloads.postgresql.restoring import recovery_commands
 from perdure.workloads.postgresql.spreading import KEPT_LISTING
 from perdure.workloads.postgresql.tablespaces import keep_tablespaces_inside
 
-__all__ = ["arrange_directory"]
+__all__ = ["ArrangedCluster", "arrange_directory", "check_recovery_options"]
 
 PARTIAL = ".perdure-partial"
 
@@ -46,6 +50,25 @@ class ArrangedCluster:
     beside: tuple[Path, ...]
 
 
+def check_recovery_options(options: Mapping[str, str]) -> None:
+    """Look at the options of a recovery.
+
+    Raises:
+        BadInput: The port is none, or libpq does not understand how to connect to the primary.
+    """
+    port = options.get("port", "1")
+    if not _NAME.fullmatch(port) or not 0 < int(port) < 65536:
+        raise BadInput(f"{port!r} is not a port", code="bad-port", hint="give a number up to 65535")
+    try:
+        conninfo_to_dict(options.get("primary-conninfo", ""))
+    except psycopg.Error as error:
+        raise BadInput(
+            f"{options['primary-conninfo']!r} does not say where the primary is: {server_sentence(error)}",
+            code="bad-location",
+            hint="write it as for psql, like 'host=db1 user=replica'",
+        ) from error
+
+
 def arrange_directory(
     directory: Path, upto: Position | None, timeline: int | None, options: Mapping[str, str]
 ) -> ArrangedCluster:
@@ -59,7 +82,6 @@ def arrange_directory(
 
     Raises:
         Refused: The directory for its tablespaces exists.
-        BadInput: An option makes no sense.
     """
     kept = directory / KEPT_LISTING
     listing = decode_listing(kept.read_bytes())
@@ -67,13 +89,15 @@ def arrange_directory(
     notes: list[str] = []
     made = _place_tablespaces(listing, directory, notes, onto="delta" in options)
     spaces = made if "delta" not in options else (*made, *_linked(listing, directory))
+    # A directory that was there has an owner of its own: the same user may have another number on this machine.
+    owner = (directory.stat().st_uid, directory.stat().st_gid) if "delta" in options else listing.owner
     try:
         _take_out_created_tablespaces(listing, directory, upto, notes)
         _configuration(listing, directory, notes)
         _recovery_settings(directory, timeline or listing.timeline, upto, options)
         write_manifest(directory, listing)
         for place in (directory, *spaces):
-            _give_to_owner(place, listing.owner)
+            _give_to_owner(place, owner)
     except BaseException:
         for place in made if "delta" not in options else ():
             shutil.rmtree(place, ignore_errors=True)
@@ -175,8 +199,6 @@ def _recovery_settings(directory: Path, timeline: int, upto: Position | None, op
         settings |= {"recovery_target_timeline": "latest", "hot_standby": "on"}
         settings["primary_conninfo"] = options.get("primary-conninfo", "")
     if "port" in options:
-        if not _NAME.fullmatch(options["port"]) or not 0 < int(options["port"]) < 65536:
-            raise BadInput(f"{options['port']!r} is not a port", code="bad-port", hint="give a number up to 65535")
         settings["port"] = options["port"]
     path = directory / "postgresql.auto.conf"
     before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
@@ -184,6 +206,9 @@ def _recovery_settings(directory: Path, timeline: int, upto: Position | None, op
     text = before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     path.chmod(0o600)
+    for signal in ("standby.signal", "recovery.signal"):
+        # One that is left would be found at a later start, when nothing is to be recovered any more.
+        (directory / signal).unlink(missing_ok=True)
     (directory / ("standby.signal" if standby else "recovery.signal")).touch(mode=0o600)
 
 

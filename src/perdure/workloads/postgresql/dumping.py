@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -26,7 +27,7 @@ _SHOWN = 400
 
 
 class ClusterItems:
-    """What a scratch server has; implements :class:`perdure.workloads.contract.ItemServer`."""
+    """What a scratch server has; implements :class:`perdure.workloads.recovery_contract.ItemServer`."""
 
     def __init__(self, server: ScratchServer) -> None:
         self._server = server
@@ -87,7 +88,7 @@ def load_items(
     names = _checked(server, items)
     database = names[0].database
     moved = [each for each in relations_of(server, database) if _has(names, each)]
-    with connect(destination) as there:
+    with connect(destination) as there, _explained(f"{shown(destination)} does not take {names[0]}"):
         loaded = [Relation(schema or each.schema, each.name, each.kind, each.size, each.rows) for each in moved]
         _refuse_existing(there, loaded, destination, overwrite=overwrite)
         if schema:
@@ -99,7 +100,7 @@ def load_items(
         wrong = [
             f"{shown_name(each.schema, each.name)} has {found:,} rows instead of {wanted:,}"
             for each in loaded
-            if each.has_rows and (found := _count(there, each)) != (wanted := count_rows(server, database, each))
+            if each.is_table and (found := _count(there, each)) != (wanted := count_rows(server, database, each))
         ]
     verified = Verification(not wrong, "row counts at both ends", tuple(wrong))
     return verified, (tuple(f"loaded {shown_name(each.schema, each.name)}" for each in loaded))
@@ -175,18 +176,19 @@ def _pipe(
     """pg_dump into pg_restore, in one transaction."""
     words = [server.programs.path("pg_restore"), "--single-transaction", "-d", conninfo(destination), *more]
     words += ["--clean", "--if-exists"] if overwrite else []
-    with subprocess.Popen(
-        _dump_words(server, names),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        **owner_of(server.directory),
-    ) as dump:
-        restored = subprocess.run(words, stdin=dump.stdout, capture_output=True, check=False, cwd="/")
-        assert dump.stdout is not None
-        assert dump.stderr is not None
-        dump.stdout.close()
-        said = dump.stderr.read()
+    owner = owner_of(server.directory)
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(
+            _dump_words(server, names), stdout=subprocess.PIPE, stderr=errors, cwd="/", **owner
+        ) as dump:
+            restored = subprocess.run(words, stdin=dump.stdout, capture_output=True, check=False, cwd="/")
+            assert dump.stdout is not None
+            dump.stdout.close()
+        errors.seek(0)
+        said = errors.read()
+    # One that was ended because nobody read on has a negative status.
+    if dump.returncode > 0:
+        raise Partial(f"pg_dump of {names[0].database} failed: {_words(said)}", code="dump-failed")
     if restored.returncode:
         raise Partial(
             f"{shown(destination)} did not take {names[0]}: {_words(restored.stderr)}; nothing was changed there",
@@ -194,8 +196,6 @@ def _pipe(
             hint="--into-schema NAME loads tables beside the others, without owners and foreign keys; "
             "or recover to a file with --target",
         )
-    if dump.returncode:
-        raise Partial(f"pg_dump of {names[0].database} failed: {_words(said)}", code="dump-failed")
 
 
 @contextlib.contextmanager
@@ -207,11 +207,9 @@ def _schemas(there: Sql, names: set[str]) -> Iterator[None]:
         for name in made:
             there.execute(SQL("CREATE SCHEMA {}").format(Identifier(name)))
         yield
-    except BaseException as error:
+    except BaseException:
         for name in made:
             there.execute(SQL("DROP SCHEMA IF EXISTS {}").format(Identifier(name)))
-        if isinstance(error, psycopg.Error):
-            raise Partial(f"a schema cannot be made: {server_sentence(error)}", code="load-failed") from error
         raise
 
 
@@ -235,7 +233,7 @@ def _refuse_existing(there: Sql, loaded: Sequence[Relation], destination: str, *
 
 def _move(server: ScratchServer, database: str, relations: Sequence[Relation], schema: str) -> None:
     """Give the tables their new schema, on the scratch server, which nobody else uses."""
-    with server.connect(database) as connection, _explained():
+    with server.connect(database) as connection, _explained("the tables cannot be put into one schema"):
         connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(schema)))
         for each in relations:
             table = Identifier(each.schema, each.name)
@@ -252,13 +250,11 @@ def _move(server: ScratchServer, database: str, relations: Sequence[Relation], s
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise Partial(
-            f"the tables cannot be put into one schema: {server_sentence(error)}", code="load-failed"
-        ) from error
+        raise Partial(f"{what}: {server_sentence(error)}", code="load-failed") from error
 
 
 def _count(there: Sql, relation: Relation) -> int:

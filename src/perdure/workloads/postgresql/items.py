@@ -27,6 +27,7 @@ ORDER BY 1, 2
 """
 _KINDS = {"r": "table", "p": "partitioned table", "m": "materialized view", "v": "view", "f": "foreign table"}
 _WITH_ROWS = ("r", "p", "m")
+_TABLES = ("r", "p")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class Relation:
     @property
     def has_rows(self) -> bool:
         return self.kind in _WITH_ROWS
+
+    @property
+    def is_table(self) -> bool:
+        return self.kind in _TABLES
 
 
 def list_items(server: ScratchServer) -> list[RestoredItem]:

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from perdure.model.errors import Refused
-from perdure.workloads.contract import OverwrittenFile
 from perdure.workloads.postgresql.layout import PAGE, Layout
 from perdure.workloads.postgresql.listing import DATA, LISTING, WAL, Listing, decode_listing
+from perdure.workloads.postgresql.programs import running_server
 from perdure.workloads.postgresql.scanning import CONTROL
 from perdure.workloads.postgresql.spreading import WalWriter, finish_spreading, make_file, safe_path, write_at
+from perdure.workloads.recovery_contract import OverwrittenFile
 
 __all__ = ["overwrite_image", "refuse_unfit"]
 
@@ -54,29 +55,13 @@ def refuse_unfit(content: Callable[[str], bytes], directory: Path, *, confirmed:
             code="another-cluster",
             hint="check the path; to have the source there, move that directory away and leave --delta out",
         )
-    if (pid := _running(directory)) is not None:
+    if (pid := running_server(directory)) is not None:
         raise Refused(
             f"a server runs on {directory} (process {pid}); nothing was changed",
             code="target-in-use",
             hint="stop it first, for example with: pg_ctl stop -D DIRECTORY",
         )
     _refuse_tablespaces(listing, directory, confirmed=confirmed)
-
-
-def _running(directory: Path) -> int | None:
-    """The server that works on a directory; another program may have got the number of one that crashed."""
-    try:
-        pid = int((directory / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()[0])
-        os.kill(pid, 0)
-    except (OSError, ValueError, IndexError) as error:
-        return pid if isinstance(error, PermissionError) else None
-    with contextlib.suppress(OSError):
-        if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() not in (
-            "postgres",
-            "postmaster",
-        ):
-            return None
-    return pid
 
 
 def _refuse_tablespaces(listing: Listing, directory: Path, *, confirmed: bool) -> None:
@@ -204,10 +189,13 @@ class _Pages:
         self._layout = Layout({file.path: file.runs for file in listing.files})
         self._sizes = {file.path: file.size for file in listing.files}
 
-    def present(self, offset: int, length: int) -> bytearray:
+    def present(self, offset: int, length: int) -> bytes | bytearray:
+        parts = list(self._layout.parts(offset, length))
+        if len(parts) == 1 and parts[0][3] == length and parts[0][1] + length <= self._sizes[parts[0][0]]:
+            return self._piece(parts[0][0], parts[0][1], length)
         found = bytearray(length)
         view = memoryview(found)
-        for path, begin, at, count in self._layout.parts(offset, length):
+        for path, begin, at, count in parts:
             inside = min(count, self._sizes[path] - begin)
             if inside > 0:
                 self._read(path, begin, view[at : at + inside])
@@ -236,6 +224,14 @@ class _Pages:
             write_at(self._directory / path, wanted[first:end], begin + first)
             written += end - first
         return written
+
+    def _piece(self, path: str, begin: int, length: int) -> bytes:
+        """A part of one file, as most chunks of a large table are, without copying it."""
+        descriptor = os.open(self._directory / path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, begin)
+        finally:
+            os.close(descriptor)
 
     def _read(self, path: str, begin: int, into: memoryview) -> None:
         descriptor = os.open(self._directory / path, os.O_RDONLY | os.O_CLOEXEC)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from perdure.model.errors import Damaged, NotFound
 from perdure.model.logs import LogSpan
-from perdure.workloads.contract import LogChain, ServedFile
 from perdure.workloads.postgresql.listing import LISTING, WAL, Listing, decode_listing
 from perdure.workloads.postgresql.lsn import format_lsn, segment_name
 from perdure.workloads.postgresql.segment_index import SegmentIndex, decode_index
 from perdure.workloads.postgresql.tablespaces import creations
 from perdure.workloads.postgresql.wal_pages import PAGE
+from perdure.workloads.recovery_contract import LogChain, ServedFile
 
 __all__ = ["WalFiles"]
 

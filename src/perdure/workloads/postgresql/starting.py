@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import psycopg
 from perdure.model.drills import DrillStep
 from perdure.model.errors import Partial
 from perdure.workloads.postgresql.connecting import server_sentence
-from perdure.workloads.postgresql.programs import Programs, owner_of, require_programs
+from perdure.workloads.postgresql.programs import Programs, owner_of, require_programs, running_server
 from perdure.workloads.postgresql.replay import replay_of
 from perdure.workloads.postgresql.scratch_server import ScratchServer, private_room, scratch_settings
 from perdure.workloads.postgresql.verifying import major_of, verify_directory
@@ -21,6 +22,8 @@ __all__ = ["drill_directory", "serving", "start_server"]
 
 _START_S = 24 * 3600
 _LOOK_S = 0.05
+_IN_DATABASE = re.compile(r"\s*([A-Za-z_][\w$-]*):\s*(.+)", re.DOTALL)
+"""No SQL begins with a word and a colon."""
 _STATE = "Database cluster state:"
 
 
@@ -60,7 +63,8 @@ def drill_directory(directory: Path, hint: str, superuser: str, checks: Sequence
         directory: The recovered data directory, a scratch copy.
         hint: Where the programs were.
         superuser: The role that owns the cluster.
-        checks: SQL. One passes if it runs and the first value of its first row is true.
+        checks: SQL, after ``DATABASE:`` where it is not for ``postgres``. A check passes if it runs and the first value
+            of its first row is true.
     """
     programs = require_programs(major_of(directory), hint)
     began = time.monotonic()
@@ -102,7 +106,7 @@ def serving(directory: Path, hint: str, superuser: str) -> Iterator[ScratchServe
 
     Raises:
         PerdureError: The programs are not here.
-        Partial: It does not start.
+        Partial: It does not start, or fails while it is used.
     """
     programs = require_programs(major_of(directory), hint)
     with private_room(directory) as room:
@@ -111,6 +115,11 @@ def serving(directory: Path, hint: str, superuser: str) -> Iterator[ScratchServe
             if failure:
                 raise Partial(f"the scratch server does not start: {failure}", code="server-not-started")
             yield ScratchServer(programs, directory, room, superuser)
+        except psycopg.Error as error:
+            raise Partial(
+                f"the scratch server did not answer as it should: {server_sentence(error)}",
+                code="scratch-server-failed",
+            ) from error
         finally:
             _stop(programs, directory)
 
@@ -126,7 +135,8 @@ def _start(programs: Programs, directory: Path, log: Path, settings: Sequence[st
     if (directory / "standby.signal").exists():
         return ""
     while (state := _state(programs, directory)) != "in production":
-        if not (directory / "postmaster.pid").exists() or state.startswith("shut down"):
+        # Not by the state: while the checkpoint at the end of recovery is written, that is "shut down" for a moment.
+        if running_server(directory) is None:
             return _last_words(log) or f"it is {state}"
         time.sleep(_LOOK_S)
     return ""
@@ -163,9 +173,11 @@ def _amcheck(server: ScratchServer) -> DrillStep:
 
 def _check(server: ScratchServer, statement: str) -> DrillStep:
     began = time.monotonic()
+    match = _IN_DATABASE.fullmatch(statement)
+    database, query = (match[1], match[2]) if match else ("postgres", statement)
     try:
-        with server.connect() as connection:
-            cursor = connection.execute(statement)
+        with server.connect(database) as connection:
+            cursor = connection.execute(query)
             row = cursor.fetchone() if cursor.description else None
     except psycopg.Error as error:
         return DrillStep(statement, passed=False, seconds=time.monotonic() - began, details=(server_sentence(error),))

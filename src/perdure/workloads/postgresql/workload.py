@@ -14,19 +14,8 @@ from perdure.model.errors import Refused, SourceUnusable
 from perdure.model.logs import LogSegment, StoredSegment
 from perdure.model.points import DataSource, RecoveryPoint
 from perdure.model.positions import Position
-from perdure.workloads.contract import (
-    Arranged,
-    Capabilities,
-    ItemServer,
-    LogChain,
-    LogReader,
-    OverwrittenFile,
-    RestoredItem,
-    ServedFile,
-    Verification,
-    WorkloadInfo,
-)
-from perdure.workloads.postgresql.arranging import arrange_directory
+from perdure.workloads.contract import Arranged, Capabilities, LogReader, RestoredItem, Verification, WorkloadInfo
+from perdure.workloads.postgresql.arranging import arrange_directory, check_recovery_options
 from perdure.workloads.postgresql.cluster import Cluster, look_at_cluster, size_of, visible_data_directory
 from perdure.workloads.postgresql.connecting import connect, normal_location, server_sentence, shown
 from perdure.workloads.postgresql.dumping import ClusterItems, parsed_items
@@ -43,6 +32,7 @@ from perdure.workloads.postgresql.session import PostgresqlSession
 from perdure.workloads.postgresql.spreading import Take, spread_image, write_log
 from perdure.workloads.postgresql.starting import drill_directory, serving, start_server
 from perdure.workloads.postgresql.verifying import verify_directory
+from perdure.workloads.recovery_contract import ItemServer, LogChain, OverwrittenFile, ServedFile
 
 __all__ = ["PostgresqlWorkload"]
 
@@ -156,6 +146,9 @@ class PostgresqlWorkload:
         during = sum(file.size for file in point.files if file.name == WAL)
         return during + (0 if point.position is None else max(0, upto.place - point.position.place))
 
+    def check_recovery_options(self, options: Mapping[str, str]) -> None:
+        check_recovery_options(options)
+
     def fetches_log(self, options: Mapping[str, str]) -> bool:
         return "fetch-wal" in options
 
@@ -208,5 +201,5 @@ def _not_in_place() -> Refused:
     return Refused(
         "a PostgreSQL cluster is not recovered in place",
         code="not-in-place",
-        hint="stop the server, recover beside it with --target, and exchange the directories",
+        hint="stop the server and recover onto its data directory with --target DIRECTORY --delta",
     )

@@ -115,8 +115,9 @@ def test_a_recovery_that_breaks_off_leaves_nothing_that_starts(shop: Shop) -> No
     shutil.rmtree(directory)
 
 
-def test_a_cluster_is_put_back_to_where_it_was(scene: ProtectedCluster) -> None:
+def test_a_cluster_is_put_back_to_where_it_was(each_version: ProtectedCluster) -> None:
     """Onto the origin's own directory its tablespace is written where it is, once a person has confirmed that."""
+    scene = each_version
     space = scene.root / "space"
     scene.server.run(["mkdir", str(space)])
     scene.server.execute(
@@ -124,7 +125,8 @@ def test_a_cluster_is_put_back_to_where_it_was(scene: ProtectedCluster) -> None:
         "CREATE TABLE there TABLESPACE apart AS SELECT g AS id FROM generate_series(1, 5000) g",
         f"CREATE TABLESPACE unused LOCATION '{make(scene, 'unused')}'",
     )
-    scene.protect()
+    # Images of either way.
+    scene.protect({"images": ["remote" if scene.server.major == 15 else "local"]})
     scene.server.execute("INSERT INTO there SELECT generate_series(5001, 6000)")
     good = scene.sync().last
     assert good is not None

@@ -136,9 +136,29 @@ def test_what_cannot_be_taken_out_changes_nothing(shop: Shop, elsewhere: str, tm
     assert refusal.value.code == "load-failed"
     assert ask(shop, elsewhere, "SELECT to_regclass('public.orders')") == [(None,)]
     with pytest.raises(PerdureError) as refusal:
-        take_out(shop, load=elsewhere)
-    assert refusal.value.code == "bad-recovery-option"
-    with pytest.raises(PerdureError) as refusal:
         take_out(shop, "shop", load=elsewhere, into_schema="old")
     assert refusal.value.code == "bad-item"
     assert not list(shop.scratch().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "code"),
+    [
+        ((), {"load": "//x/y"}, "bad-recovery-option"),
+        (("shop",), {"overwrite": "yes"}, "bad-recovery-option"),
+        (("shop",), {"start": "yes"}, "bad-recovery-option"),
+        ((), {"primary_conninfo": "host=x"}, "bad-recovery-option"),
+        ((), {"standby": "yes"}, "bad-recovery-option"),
+        ((), {"port": "70000"}, "bad-port"),
+        ((), {"standby": "yes", "primary_conninfo": "nonsense"}, "bad-location"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    shop: Shop, items: tuple[str, ...], options: dict[str, str], code: str
+) -> None:
+    """What would have no effect, or not the one that was meant, is an error before anything is written."""
+    target = shop.target()
+    with pytest.raises(PerdureError) as refusal:
+        take_out(shop, *items, target=target, **options)
+    assert (refusal.value.code, target.exists()) == (code, False)
+    assert refusal.value.hint

@@ -7,10 +7,14 @@ from protected_cluster import ProtectedCluster, watching
 from standbys import caught_up, either, standby_of, until
 
 from perdure.model.targets import AtPosition
+from perdure.protection.log_serving import serve_log
 from perdure.protection.points import timeline_of
 from perdure.protection.watch_events import WatchKind
 from perdure.testing.cutting_proxy import CuttingProxy
 from perdure.testing.postgres_load import PostgresLoad, commits_of, wal_file
+from perdure.testing.postgres_server import PostgresServer
+from perdure.workloads.postgresql.history import parse_history
+from perdure.workloads.postgresql.lsn import segment_name
 
 ROWS = "SELECT id FROM ledger"
 
@@ -78,6 +82,17 @@ def test_promotion_is_followed_without_a_gap(each_version: ProtectedCluster) -> 
             after.wait_for(20)
         scene.sync()
         assert load.acknowledged | after.acknowledged == rows(scene)
+        serves_the_new_timeline(scene, standby)
+
+
+def serves_the_new_timeline(scene: ProtectedCluster, server: PostgresServer) -> None:
+    """What a server would fetch: the history, and the file in which the timelines meet, with the bytes of both."""
+    (history,) = serve_log(scene.protected, "00000002.history", None)
+    assert bytes(history.content) == (server.data / "pg_wal" / history.name).read_bytes()
+    switch = parse_history(2, bytes(history.content)).ends[-1][1]
+    file = next(serve_log(scene.protected, segment_name(2, switch, 16 << 20), None))
+    assert switch % (16 << 20) < file.known
+    assert bytes(file.content[: file.known]) == (server.data / "pg_wal" / file.name).read_bytes()[: file.known]
 
 
 @pytest.mark.slow
