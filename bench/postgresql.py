@@ -128,9 +128,9 @@ def cluster(bench: Bench, major: int, **settings: str) -> Iterator[PostgresServe
         step = 200_000
         for first in range(1, rows + 1, step):
             server.execute(
-                f"INSERT INTO big SELECT g, 0, md5(g::text) || md5((g * 7)::text) || md5((g * 11)::text)"
-                f" || repeat(chr(65 + (g % 26)::int), 400)"
-                f" FROM generate_series({first}, {min(rows, first + step - 1)}) g"
+                "INSERT INTO big SELECT g, 0, "
+                + " || ".join(f"encode(sha512((g * {factor})::text::bytea), 'hex')" for factor in (1, 7, 11, 13))
+                + f" FROM generate_series({first}, {min(rows, first + step - 1)}) g"
             )
         server.execute("VACUUM ANALYZE big", "CHECKPOINT")
         yield server

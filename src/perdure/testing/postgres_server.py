@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import select
 import shutil
 import signal
 import socket
@@ -70,6 +71,16 @@ def postgres_room() -> Iterator[Path]:
         yield room
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    """Descriptors of the processes that a process has started."""
+    found = []
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
+            with contextlib.suppress(ProcessLookupError):
+                found.append(os.pidfd_open(int(child)))
+    return found
 
 
 class _Kept:
@@ -210,11 +221,19 @@ class PostgresServer:
             self._process = None
 
     def kill(self) -> None:
-        """Kill the server and all its children at once, as a power cut would."""
+        """Kill the server and all its children at once, as a power cut would, and wait until they are gone."""
         if self._process is not None:
+            # Children are in sessions of their own.
+            children = _children(self._process.pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(child, signal.SIGKILL)
             self._process.wait()
+            for child in children:
+                select.select([child], [], [], _START_S)
+                os.close(child)
             self._process = None
 
     def restart(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -16,10 +15,10 @@ from perdure.workloads.contract import BaseImage, Image
 from perdure.workloads.postgresql.cluster import Cluster
 from perdure.workloads.postgresql.connecting import Sql, connect, server_sentence
 from perdure.workloads.postgresql.drafting import Draft, Files, LogHolder, Stopped, changes_since
+from perdure.workloads.postgresql.earlier_wal import Beginning, spool_earlier
 from perdure.workloads.postgresql.following import Follower
-from perdure.workloads.postgresql.lsn import history_name, parse_lsn, segment_name, segment_start
+from perdure.workloads.postgresql.lsn import history_name, parse_lsn
 from perdure.workloads.postgresql.scanning import CONTROL
-from perdure.workloads.postgresql.spooling import Spool
 
 __all__ = ["local_image", "while_answering"]
 
@@ -50,7 +49,9 @@ def local_image(
         sql = held.enter_context(connect(location, options="-c statement_timeout=0 -c idle_session_timeout=0"))
         start = parse_lsn(while_answering(log.follower, lambda: _start(sql)))
         timeline = log.follower.pending.token.timeline
-        spool = Spool(*_first_wal(data, timeline, start, cluster.number("wal_segment_size"), log.follower))
+        beginning = Beginning(location, timeline, start, cluster.number("wal_segment_size"), data / "pg_wal")
+        reached = log.follower.received
+        spool = while_answering(log.follower, lambda: spool_earlier(beginning, reached))
         held.callback(spool.close)
         log.follower.attach(spool)
         held.callback(log.follower.detach, spool)
@@ -80,21 +81,6 @@ def while_answering(follower: Follower, work: Callable[[], _Result]) -> _Result:
         while not wait([future], timeout=_ANSWER_S).done:
             follower.keep_alive()
         return future.result()
-
-
-def _first_wal(data: Path, timeline: int, start: int, segment_size: int, follower: Follower) -> tuple[int, bytes]:
-    """The beginning of the WAL file in which replay starts, up to where the stream goes on."""
-    begin = segment_start(start, segment_size)
-    known = max(follower.received, begin)
-    path = data / "pg_wal" / segment_name(timeline, start, segment_size)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise SourceUnusable(f"the WAL file {path} is not there", code="no-data-directory") from error
-    try:
-        return begin, os.pread(descriptor, known - begin, 0)
-    finally:
-        os.close(descriptor)
 
 
 def _stop(sql: Sql, data: Path) -> Stopped:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,27 +17,22 @@ from perdure.model.positions import Position
 from perdure.workloads.contract import BaseImage, Image, ImageReader
 from perdure.workloads.postgresql.backup import while_answering
 from perdure.workloads.postgresql.base_backup import BaseBackup, Unpacked
-from perdure.workloads.postgresql.blocks import changed_blocks
 from perdure.workloads.postgresql.changes import is_tracked
 from perdure.workloads.postgresql.cluster import Cluster
 from perdure.workloads.postgresql.connecting import connect, server_sentence
 from perdure.workloads.postgresql.drafting import Draft, Files, LogHolder, Stopped, changes_since
+from perdure.workloads.postgresql.earlier_wal import Beginning, spool_earlier
 from perdure.workloads.postgresql.image import ClusterImage
 from perdure.workloads.postgresql.listing import LISTING, decode_listing
-from perdure.workloads.postgresql.lsn import segment_start
 from perdure.workloads.postgresql.manifest import manifest_of
-from perdure.workloads.postgresql.records import RecordWalker
 from perdure.workloads.postgresql.replication import Refusal, Replication
 from perdure.workloads.postgresql.scanning import CONTROL
-from perdure.workloads.postgresql.spooling import Spool
 
 __all__ = ["remote_image"]
 
 _FIRST_INCREMENTAL = 17
 _FROM_STANDBY = "BACKUP FROM: standby"
 _INCREMENTAL_LINES = "INCREMENTAL FROM"
-_SILENCE_S = 60.0
-_AT_ONCE = 8 << 20
 
 
 @contextlib.contextmanager
@@ -61,11 +55,10 @@ def remote_image(
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="perdure-image-")))
         backup = while_answering(log.follower, lambda: _begin(location, cluster, base))
         held.callback(backup.close)
-        size = cluster.number("wal_segment_size")
-        spool = Spool(segment_start(backup.start, size), b"")
+        beginning = Beginning(location, backup.timeline, backup.start, cluster.number("wal_segment_size"))
+        reached = log.follower.received
+        spool = while_answering(log.follower, lambda: spool_earlier(beginning, reached))
         held.callback(spool.close)
-        reached = max(log.follower.received, spool.begin)
-        while_answering(log.follower, lambda: _take_earlier_wal(location, backup.timeline, spool, reached, size))
         log.follower.attach(spool)
         held.callback(log.follower.detach, spool)
         log.follower.catch_up(backup.start)
@@ -98,29 +91,6 @@ def _begin(location: str, cluster: Cluster, base: BaseImage | None) -> BaseBacku
         with contextlib.suppress(Refusal):
             return BaseBackup(location, manifest)
     return BaseBackup(location)
-
-
-def _take_earlier_wal(location: str, timeline: int, spool: Spool, reached: int, segment_size: int) -> None:
-    """Fill in the WAL from the beginning of the WAL file in which replay starts up to where the stream goes on."""
-    if spool.end >= reached:
-        return
-    walker = RecordWalker(segment_size, spool.begin, synchronized=False)
-    with contextlib.closing(Replication(location)) as replication:
-        replication.start("", spool.begin, timeline)
-        deadline = time.monotonic() + _SILENCE_S
-        while spool.end < reached:
-            for received in replication.receive(_AT_ONCE):
-                data = received.data[: max(0, reached - received.start)]
-                if data:
-                    spool.write(received.start, data)
-                    walker.feed(data)
-                deadline = time.monotonic() + _SILENCE_S
-            if time.monotonic() > deadline:
-                raise SourceUnusable("the server sent no WAL for a minute", code="server-gone")
-            replication.wait(0.1)
-    records = walker.records()
-    if records is not None:
-        spool.changes.append(changed_blocks(records))
 
 
 def _history(location: str, timeline: int) -> bytes:
