@@ -171,9 +171,9 @@ def data_size(server: PostgresServer) -> int:
 class Protected:
     """perdure, protecting a cluster."""
 
-    def __init__(self, bench: Bench, server: PostgresServer) -> None:
+    def __init__(self, bench: Bench, server: PostgresServer, part: str = "copies") -> None:
         self.bench, self.server = bench, server
-        self.work = bench.folder / f"perdure-{server.major}"
+        self.work = bench.folder / f"perdure-{server.major}-{part}"
         self.work.mkdir(mode=0o755)
         self.perdure = Perdure(self.work, "cluster")
         os.environ["PERDURE_PG_BIN"] = str(server.bin)
@@ -378,7 +378,7 @@ def log(bench: Bench) -> None:
     """A backlog of WAL, from records of small transactions, and the lag at 1,000 transactions a second."""
     small = Bench(bench.folder, min(bench.gib, 0.05), bench.rows)
     with cluster(small, 18, wal_keep_size="32GB", max_wal_size="16GB") as server:
-        ours = Protected(small, server)
+        ours = Protected(small, server, "log")
         ours.perdure.run(
             "protect",
             f"postgresql://postgres@127.0.0.1:{server.port}/postgres",
