@@ -15,7 +15,7 @@ import pytest
 from perdure.repository.container import FORMAT_VERSION
 from perdure.repository.descriptor import NAMES, Descriptor, write_descriptor
 from perdure.storage.local import LocalStorage
-from perdure.testing.command_line import CommandLine, Refusal, fingerprint, query, unprivileged, write
+from perdure.testing.command_line import CommandLine, Refusal, WithinProcess, fingerprint, query, unprivileged, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def scene() -> Iterator[Scene]:
     passphrase = place / "passphrase"
     passphrase.write_text("open sesame\n")
     passphrase.chmod(0o600)
-    perdure = CommandLine(place / "home", passphrase)
+    perdure = WithinProcess(place / "home", passphrase)
     made = Scene(place, place / "pool", place / "app.db", place / "share", perdure)
     made.new_database("app.db")
     (made.share / "sub").mkdir(parents=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.testing.command_line import CommandLine, query, write
+from perdure.testing.command_line import CommandLine, WithinProcess, query, write
 
 NOTES = {"#1": ["first"], "#2": ["first", "second"], "latest": ["first", "second", "third"]}
 """What the database holds at each target."""
@@ -45,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Damageable:
     passphrase.chmod(0o600)
     share.mkdir()
     (share / "a.txt").write_text("one" * 1000)
-    perdure = CommandLine(place / "home", passphrase)
+    perdure = WithinProcess(place / "home", passphrase)
     perdure.document("pool", "create", pool)
     write(database, "PRAGMA journal_mode=WAL", "CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('first')")
     application = subprocess.Popen([sys.executable, "-c", HELD_OPEN, str(database)], stdin=subprocess.PIPE)

@@ -171,12 +171,12 @@ class EditablePage:
         Raises:
             EseDamaged: There are too few lines.
         """
-        nodes = self._decoded()
+        nodes = self._nodes if self._raw is None else self._decoded()
         if not 0 <= line <= len(nodes):
             raise self.damaged(f"nothing can be inserted at line {line}: it has {len(nodes)} lines")
-        node = PageNode(key, data, flags, self._shared_with(key))
-        self._used += node.size + TAG
-        nodes.insert(line, node)
+        shared = self._shared_with(key) if self._external else 0
+        self._used += len(key) + len(data) + (TAG + 4 - shared if shared else TAG + 2)
+        nodes.insert(line, PageNode(key, data, flags, shared))
 
     def replace(self, line: int, data: bytes) -> None:
         """Give the node on a line other data."""
@@ -206,6 +206,12 @@ class EditablePage:
         self._nodes = laid_out
         self._used = TAG * (1 + len(self._reserved)) + len(self._external) + sum(map(len, self._reserved))
         self._used += space_of(laid_out)
+
+    def cut(self, line: int) -> None:
+        """Remove the node on a line and all behind it."""
+        nodes = self._decoded()
+        self._used -= space_of(nodes[line:])
+        del nodes[line:]
 
     def find(self, key: bytes) -> int:
         """The line of the first node whose key is not below a key; the number of lines if all are.

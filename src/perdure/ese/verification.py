@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perdure.ese.checksums import PageState, verify_pages
 from perdure.ese.database import HEADER_PAGES
@@ -21,6 +22,9 @@ __all__ = ["DatabaseReport", "copies_findings", "verify_database"]
 _HEAD = 1 << 16
 _BATCH = 32 << 20
 _MOST_NAMED = 1000
+_DBTIME = slice(8, 16)
+_THROWN_AWAY = 0xFFFFFFFFFFFFFF00
+"""From here on a dbtime says that the page was thrown away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class DatabaseReport:
 
 
 def verify_database(path: Path, progress: Callable[[int], None] = lambda _done: None) -> DatabaseReport:
-    """Check the checksums of both headers and of every page.
+    """Check the checksums of both headers and of every page, and that no page of a clean database is newer than it.
 
     Args:
         path: The file.
@@ -81,6 +85,8 @@ def verify_database(path: Path, progress: Callable[[int], None] = lambda _done: 
             damaged += 1
             if damaged <= _MOST_NAMED:
                 findings.append(_about_page(file, first + index, pages[index].tobytes()))
+        if header.clean:
+            findings += _newer_pages(header, file, first, pages, found)
         progress(len(span))
     if damaged > _MOST_NAMED:
         findings.append(
@@ -94,6 +100,22 @@ def verify_database(path: Path, progress: Callable[[int], None] = lambda _done: 
     written = int(count - states[PageState.NEVER_WRITTEN])
     old = int(states[PageState.SOUND_XOR])
     return DatabaseReport(file, header, count, written, old, (count + HEADER_PAGES) * size, tuple(findings))
+
+
+def _newer_pages(
+    header: DatabaseHeader, file: str, first: int, pages: NDArray[np.uint8], states: NDArray[np.uint8]
+) -> Iterator[Finding]:
+    """Sound pages whose dbtime lies above that of the database, which is exact when it was shut down."""
+    dbtimes = np.ascontiguousarray(pages[:, _DBTIME]).view("<u8")[:, 0]
+    newer = (dbtimes > np.uint64(header.dbtime)) & (dbtimes < np.uint64(_THROWN_AWAY)) & (states != PageState.DAMAGED)
+    for index in np.flatnonzero(newer)[:_MOST_NAMED].tolist():
+        yield Finding(
+            code="ese-page-newer",
+            file=file,
+            place=f"page {first + index}",
+            what=f"it is of dbtime {int(dbtimes[index]):#x}, and the database was shut down at {header.dbtime:#x}: the "
+            "page is of another time than the rest",
+        )
 
 
 def copies_findings(copies: CopiesState, file: str) -> Iterator[Finding]:

@@ -10,11 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-__all__ = ["CommandLine", "Refusal", "fingerprint", "query", "unprivileged", "wait_until_said", "write"]
+from perdure.cli.app import run
+
+__all__ = [
+    "CommandLine",
+    "Refusal",
+    "WithinProcess",
+    "fingerprint",
+    "query",
+    "unprivileged",
+    "wait_until_said",
+    "write",
+]
 
 # Programs of their own: perdure's SQLite and an application's are never in one process.
 _WRITER = """
@@ -91,6 +105,27 @@ class CommandLine:
     def refusal(self, *arguments: object, status: int) -> Refusal:
         """Run with ``--json`` a command that must fail, and give back its error."""
         return Refusal(**self.document(*arguments, status=status)["error"])
+
+
+class WithinProcess(CommandLine):
+    """Runs ``perdure`` in this process, for tests of many commands: most of a short command is starting Python.
+
+    Commands of another user, and those that have to find a passphrase by themselves, are processes all the same.
+    """
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        if self.prefix or self.passphrase is None:
+            return super().run(*arguments)
+        words = [str(argument) for argument in arguments]
+        with (
+            mock.patch.dict(os.environ, self.environment(), clear=True),
+            Path(os.devnull).open() as nothing,
+            mock.patch.object(sys, "stdin", nothing),
+            redirect_stdout(StringIO()) as said,
+            redirect_stderr(StringIO()) as remarked,
+        ):
+            status = run(words)
+        return subprocess.CompletedProcess(words, status, said.getvalue(), remarked.getvalue())
 
 
 def wait_until_said(events: Path, text: str, *, more_than: int = 0) -> None:

@@ -39,6 +39,10 @@ class TableContent:
     long_values: Sequence[tuple[int, int, Sequence[tuple[int, bytes]]]] = ()
 
 
+_DBTIME = 7
+"""Of all pages, and of the database."""
+
+
 def header_bytes(
     page_size: int,
     *,
@@ -51,7 +55,7 @@ def header_bytes(
 ) -> bytes:
     """One copy of a database header."""
     header = bytearray(page_size)
-    struct.pack_into("<III", header, 4, 0x89ABCDEF, 0x620, 0)
+    struct.pack_into("<IIIQ", header, 4, 0x89ABCDEF, 0x620, 0, _DBTIME)
     header[24:52] = signature
     struct.pack_into("<I", header, 52, state)
     header[108:136] = log_signature
@@ -91,7 +95,9 @@ def page_bytes(
         tags[:0] = struct.pack("<HH", len(content), place)
     free = size - data_start - len(body) - len(tags)
     assert free >= 0, f"page {number} is too full by {-free} bytes"
-    head = struct.pack("<QQIIIHHHHI", 0, 7, previous, following, objid, free, 0, len(body), len(parts), int(flags))
+    head = struct.pack(
+        "<QQIIIHHHHI", 0, _DBTIME, previous, following, objid, free, 0, len(body), len(parts), int(flags)
+    )
     content = head.ljust(data_start, b"\0") + bytes(body) + bytes(free) + bytes(tags)
     return sealed_page(content, number)
 

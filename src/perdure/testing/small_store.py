@@ -156,6 +156,7 @@ class SmallStore:
                 signature=self.signature,
             )
         )
+        struct.pack_into("<Q", header, 16, self.dbtime)
         header[136:160] = self.full_mark
         header[_SNAPSHOT_MARK] = self.snapshot_mark
         struct.pack_into("<I", header, 240, self.repairs)

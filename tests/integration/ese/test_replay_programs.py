@@ -25,12 +25,12 @@ from perdure.ese.replay.replaying import replay
 from perdure.ese.replay.stops import END_OF_LOGS, StopAt
 from perdure.testing.information_store.journal import differences, read_rows
 from perdure.testing.information_store.log_stream import log_position
-from perdure.testing.information_store.small_store import (
+from perdure.testing.information_store.program_store import (
     Captured,
     Operation,
-    SmallBase,
-    SmallStore,
-    small_base,
+    ProgramBase,
+    ProgramStore,
+    program_base,
 )
 
 EXAMPLES = int(os.environ.get("PERDURE_ESE_PROGRAMS", "0"))
@@ -61,13 +61,13 @@ GOALS = st.lists(
 
 
 @pytest.fixture(scope="module", params=[4096, 32768])
-def base(request: pytest.FixtureRequest) -> Iterator[SmallBase]:
+def base(request: pytest.FixtureRequest) -> Iterator[ProgramBase]:
     """The files that every program begins with."""
     with tempfile.TemporaryDirectory(dir=MEMORY_FILES if MEMORY_FILES.is_dir() else None) as name:
-        yield small_base(Path(name), request.param)
+        yield program_base(Path(name), request.param)
 
 
-def check(store: SmallStore, image: Captured, logs: Path, place: int | None, expected: int) -> None:
+def check(store: ProgramStore, image: Captured, logs: Path, place: int | None, expected: int) -> None:
     """Recover an image to a place, or to the end of its logs: the rows are the model's, or it is refused as too new."""
     output = store.folder / "recovered.edb"
     output.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def check(store: SmallStore, image: Captured, logs: Path, place: int | None, exp
 
 
 @settings(
-    max_examples=EXAMPLES or 90,
+    max_examples=EXAMPLES or 110,
     deadline=None,
     derandomize=not EXAMPLES,
     database=None,
@@ -95,12 +95,12 @@ def check(store: SmallStore, image: Captured, logs: Path, place: int | None, exp
 )
 @given(program=OPERATIONS, goals=GOALS, seed=st.integers(0, 1 << 16), power=st.booleans())
 def test_any_program_recovers_to_any_commit(
-    base: SmallBase, program: list[Operation], goals: list[tuple[int, str, int]], seed: int, power: bool
+    base: ProgramBase, program: list[Operation], goals: list[tuple[int, str, int]], seed: int, power: bool
 ) -> None:
     """Whatever sessions do, whatever is flushed, crashes or is copied: a recovery holds the rows committed then."""
     folder = Path(tempfile.mkdtemp(dir=MEMORY_FILES if MEMORY_FILES.is_dir() else None))
     try:
-        store = SmallStore(folder, base, seed, power)
+        store = ProgramStore(folder, base, seed, power)
         for operation in program:
             store.perform(operation)
         end = store.end()
@@ -120,26 +120,26 @@ def test_any_program_recovers_to_any_commit(
 
 
 @pytest.fixture
-def store(base: SmallBase) -> Iterator[SmallStore]:
+def store(base: ProgramBase) -> Iterator[ProgramStore]:
     """A small store that goes its own way."""
     with tempfile.TemporaryDirectory(dir=MEMORY_FILES if MEMORY_FILES.is_dir() else None) as name:
-        yield SmallStore(Path(name), base)
+        yield ProgramStore(Path(name), base)
 
 
-def work(store: SmallStore, *kinds: str) -> None:
+def work(store: ProgramStore, *kinds: str) -> None:
     """Do operations, each about a row of its own."""
     for number, kind in enumerate(kinds):
         store.perform(Operation(kind, row=number, size=7))
 
 
-def refused(store: SmallStore, image: Path, logs: Path, stop: StopAt) -> str:
+def refused(store: ProgramStore, image: Path, logs: Path, stop: StopAt) -> str:
     """The code of the error with which a replay is refused."""
     with pytest.raises(ReplayRefused) as raised:
         replay([logs], store.folder / "refused.edb", database=image, stop=stop)
     return raised.value.code
 
 
-def test_a_transaction_across_logs_is_taken_back_from_a_clean_image(store: SmallStore) -> None:
+def test_a_transaction_across_logs_is_taken_back_from_a_clean_image(store: ProgramStore) -> None:
     """Replay onto a clean image takes back all of a transaction that began in an earlier log than it ends in."""
     work(store, "insert", "durable", "roll", "insert", "durable")
     end = store.end()
@@ -148,7 +148,7 @@ def test_a_transaction_across_logs_is_taken_back_from_a_clean_image(store: Small
     assert read_rows(report.output) == {}
 
 
-def test_a_position_before_the_logs_of_an_image(store: SmallStore) -> None:
+def test_a_position_before_the_logs_of_an_image(store: ProgramStore) -> None:
     """What lies before the first log that an image needs is in it, so no such place and time is reached."""
     work(store, "insert", "commit", "crash", "insert", "commit", "write", "capture")
     place, image = store.commits[0], store.captured[0]
@@ -164,7 +164,7 @@ def test_a_position_before_the_logs_of_an_image(store: SmallStore) -> None:
         assert refused(store, one, end.logs, before) == "ese-replay-before-image"
 
 
-def test_a_position_where_the_database_was_detached(store: SmallStore) -> None:
+def test_a_position_where_the_database_was_detached(store: ProgramStore) -> None:
     """An image from behind a dismount and a mount is not taken for one of between them."""
     work(store, "insert", "commit", "reattach")
     place = store.durable

@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "workloads" / "exchange"))
 
 from protected_store import ProtectedStore, is_whole
+from simulated_store import SimulatedStore
 
 from perdure.model.errors import Refused
 from perdure.model.targets import AtPoint
@@ -156,3 +157,17 @@ def test_a_snapshot_folder_on_another_disk_gets_a_copy(scene: ProtectedStore) ->
     target, _ = scene.recover(AtPoint(1))
     assert (target / "Mailboxes.edb").read_bytes()[2 * 4096 :] == scene.store.frozen[2 * 4096 :]
     assert list(other.iterdir()) == []
+
+
+def test_images_of_an_engine_at_work(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clones that are taken while clients of the simulated store work bring back the rows of its journal."""
+    copied_nothing(monkeypatch)
+    with SimulatedStore(disk, 4096, transactions=60) as store:
+        with store.working():
+            store.protect(folder=store.folder)
+            point = store.full()
+        assert "compared" not in point.cause
+        store.crash()
+        for taken in store.vault.points(store.protected.source.id):
+            assert taken.position is not None
+            assert store.differences_at(taken.position) == []

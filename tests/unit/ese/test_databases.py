@@ -177,6 +177,22 @@ def test_a_damaged_page_is_named_and_never_read(tmp_path: Path) -> None:
     assert [finding.place for finding in verify_database(path).findings] == ["page 26"]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_page_of_another_time_is_named(tmp_path: Path, size: int) -> None:
+    """A sound page that is newer than its clean database is from another state of it; one thrown away is not."""
+    path = made(tmp_path, size, EXAMPLE)
+    content = bytearray(path.read_bytes())
+    with Database(path) as database:
+        known = database.header.dbtime
+    for number, dbtime in ((4, known), (24, 0xFFFFFFFFFFFFFFFD), (26, known + 1)):
+        start = (number + 1) * size
+        page = content[start : start + 8] + dbtime.to_bytes(8, "little") + content[start + 16 : start + size]
+        content[start : start + size] = sealed_page(bytes(page), number)
+    path.write_bytes(content)
+    found = verify_database(path).findings
+    assert [(finding.code, finding.place) for finding in found] == [("ese-page-newer", "page 26")]
+
+
 @given(size=st.sampled_from(SIZES), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_page_with_a_valid_checksum_and_nonsense_inside_is_an_error_not_a_crash(

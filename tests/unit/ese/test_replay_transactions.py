@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from perdure.ese.pages import PageFlag
-from perdure.ese.replay.errors import Contradiction
+from perdure.ese.replay.errors import Contradiction, Incapable
 from perdure.ese.replay.undo import roll_back as take_back
-from perdure.testing.ese_replay import BRANCH, LEAF, ReplayScene, begin, commit, node_record, roll_back
+from perdure.testing.ese_replay import BRANCH, LEAF, ReplayScene, begin, commit, macro, node_record, roll_back
 
 DELETED = 2
 ROOT = int(PageFlag.ROOT)
@@ -195,3 +195,25 @@ def test_what_is_not_in_the_tree_any_more(scene: ReplayScene) -> None:
     scene.redo(begin(), insert((10, 11), b"bb", 1, 1), node_record(35, 4, (11, 12), line=1))
     with pytest.raises(Contradiction, match="page 4: the key 6262, a change of which has to be taken back"):
         rolled_back(scene)
+
+
+def test_what_somebody_else_changed_is_not_taken_back(scene: ReplayScene) -> None:
+    """A commit that is missing shows when what it committed was changed since: nobody else may while it is open."""
+    scene.redo(begin(), begin(2), replace((10, 11), 1, b"mine", 0, 1))
+    scene.redo(replace((11, 12), 4, b"theirs", 0, 2, process=2), commit(2))
+    with pytest.raises(Contradiction, match="changed by somebody else"):
+        rolled_back(scene)
+
+
+@pytest.mark.parametrize("kind", [53, 54, 55])
+def test_distributed_transactions_are_refused(scene: ReplayScene, kind: int) -> None:
+    """Whether a transaction that several stores commit together was committed is not in the log of one of them."""
+    with pytest.raises(Incapable, match="several stores"):
+        scene.redo(struct.pack("<BHBI", kind, 1, 0, 0))
+
+
+def test_a_macro_with_a_record_twice(scene: ReplayScene) -> None:
+    """Records of a macro share one dbtime, so that one is there twice shows only when they are compared."""
+    scene.redo(begin())
+    with pytest.raises(Contradiction, match="same record twice"):
+        scene.redo(*macro(11, *[node_record(35, 4, (10, 11), line=0)] * 2))

@@ -105,8 +105,7 @@ class Interpreter:
         if head.dbid != self.dbid:
             return
         target = self.target
-        target.dbtime = max(target.dbtime, head.dbtime)
-        target.last_objid = max(target.last_objid, head.objid)
+        target.reached(head.dbtime, head.objid)
         if self.macros and self._kept_for_macro(head.process, head.dbtime, log, at, size):
             return
         kind = log[at]
@@ -116,6 +115,9 @@ class Interpreter:
         """The session of a record, ``None`` for one that no rollback takes back: whose it is does not matter then."""
         if not head.flags & VERSIONED and kind != _UNDO:
             return None
+        session = self.sessions.get(head.process)
+        if session is not None and len(session.levels) == head.level:
+            return session
         if not head.level:
             raise Contradiction("a change that can be taken back is made outside of any transaction", head.page)
         exact = not head.flags & CONCURRENT_INDEX and kind not in (_UNDO, _UNDO_INFO)

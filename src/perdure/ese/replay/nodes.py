@@ -336,25 +336,15 @@ def _remember_insert(
     if session is None or not head.flags & VERSIONED:
         return
     unique, excusable = bool(head.flags & UNIQUE), bool(head.flags & CONCURRENT_INDEX)
-    change = Change(
-        ChangeKind.INSERT,
-        head.version,
-        head.root,
-        unique,
-        key,
-        b"" if unique else data,
-        excusable=excusable,
-        after=after,
-    )
+    own = b"" if unique else data
+    change = Change(ChangeKind.INSERT, head.version, head.root, unique, key, own, b"", 0, 0, excusable, after)
     session.remember(head.level, change)
 
 
 def _replace_change(head: NodeHead, version: int, node: PageNode, data: bytes) -> Change:
     # A replace that changed nothing is taken back without a record.
     excusable = bool(head.flags & CONCURRENT_INDEX) or node.data == data
-    return Change(
-        ChangeKind.REPLACE, version, head.root, True, node.key, before=node.data, excusable=excusable, after=data
-    )
+    return Change(ChangeKind.REPLACE, version, head.root, True, node.key, b"", node.data, 0, 0, excusable, data)
 
 
 def _check_order(page: EditablePage, line: int, *, unique: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +49,18 @@ _NEW_PAGES_LOGGED_SINCE = 40
 """Major update of the log format since which a new page has a record, so that no number of the counter lacks one."""
 
 _UNSET = Signature(bytes(28))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let nobody look for circles of objects among millions of nodes and changes: there are none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,10 @@ class Redo:
             ReplayRefused: The wanted position lies before what the image holds.
             PositionNotReached: It lies behind the logs.
         """
+        with _uncollected():
+            self._run(progress)
+
+    def _run(self, progress: Callable[[int, int], None]) -> None:
         plan = self._plan
         sizes = [log.path.stat().st_size for log in plan.logs]
         stop_generation = plan.stop.position.generation if plan.stop.position is not None else None

@@ -276,9 +276,14 @@ def _cut(split: Split, nodes: list[PageNode], page: EditablePage) -> None:
             raise Contradiction(
                 f"its prefix is {page.external_header.hex()}, and should be {split.old_prefix.hex()}", page.number
             )
-        page.set_nodes([])
-        page.external_header = split.new_prefix
-    page.set_nodes(nodes[: split.split_line])
+        if split.new_prefix != split.old_prefix:
+            page.set_nodes([])
+            page.external_header = split.new_prefix
+    same_prefix = split.kind == APPEND or split.new_prefix == split.old_prefix
+    if same_prefix and (not split.operation or split.operation_line >= split.split_line):
+        page.cut(split.split_line)  # those that stay are as they were
+    else:
+        page.set_nodes(nodes[: split.split_line])
     if split.of_leaf:
         page.next = split.new
 

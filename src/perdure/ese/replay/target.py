@@ -70,6 +70,11 @@ class ReplayTarget:
         """The database's name, for messages."""
         return self.cache.file
 
+    def reached(self, dbtime: int, objid: int = 0) -> None:
+        """A record is of a dbtime, and about a tree."""
+        self.dbtime = max(self.dbtime, dbtime)
+        self.last_objid = max(self.last_objid, objid)
+
     def existing(self, number: int, before: int, after: int) -> EditablePage | None:
         """A page that a record changes, or ``None`` if the page holds the change already.
 
@@ -109,8 +114,9 @@ class ReplayTarget:
         """Note that a page was brought to a dbtime."""
         page.dbtime = dbtime
         page.uncommitted_free = 0
-        if page.free < 0:
-            raise Contradiction(f"it would hold {-page.free} bytes more than fit", page.number)
+        free = page.free
+        if free < 0:
+            raise Contradiction(f"it would hold {-free} bytes more than fit", page.number)
         self.cache.change(page.number)
 
     def forget(self, number: int) -> None:

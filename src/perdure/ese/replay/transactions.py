@@ -80,7 +80,8 @@ class Session:
 
     def remember(self, level: int, change: Change) -> None:
         """Keep a change until its transaction ends."""
-        self.levels[min(level, len(self.levels)) - 1].append(change)
+        levels = self.levels
+        levels[level - 1 if level < len(levels) else -1].append(change)
 
     def lacks(self, level: int, version: int, record: str) -> None:
         """A change must be taken back if the transaction fails, and how is not known yet."""

@@ -16,16 +16,15 @@ from perdure.testing.information_store import log_records as log
 from perdure.testing.information_store.clock import Clock, machine_clock
 from perdure.testing.information_store.disk import Disk
 from perdure.testing.information_store.engine_settings import EngineSettings
+from perdure.testing.information_store.engine_statements import EngineStatement, parameters_of
 from perdure.testing.information_store.header_fields import (
     NOWHERE,
     AttachedDatabase,
     BackupStamp,
-    CheckpointFields,
     DatabaseFields,
     LogFields,
     log_position_bytes,
     log_time_bytes,
-    parameters_bytes,
     signature_bytes,
 )
 from perdure.testing.information_store.log_stream import (
@@ -48,7 +47,6 @@ JUST_CREATED, DIRTY, CLEAN = 1, 2, 3
 
 _TRANSACTION_STEP = 4
 _SYSTEM_PROCESS = 1
-_CIRCULAR_NOW, _WAS_CIRCULAR = 2, 4
 
 
 @dataclass(eq=False, repr=False)
@@ -128,7 +126,7 @@ class Engine:
         """Begin to write: a new stream, or the generation after the last one of a stream."""
         if not self.stream.generation:
             self.stream.begin(previous or PreviousLog())
-        self.append(log.initialise(self._parameters(), log_time_bytes(self.clock())))
+        self.append(log.initialise(parameters_of(self.settings), log_time_bytes(self.clock())))
         self.make_durable()
 
     def resume(self, previous: PreviousLog) -> None:
@@ -315,7 +313,7 @@ class Engine:
                 file.fields.max_required_time = self._created_of(file.fields.max_required)
                 file.write_header()
         self.checkpoint = log_position(oldest)
-        self._write_checkpoint()
+        self._statement().write_checkpoint(self.disk, self.checkpoint_path)
         if self.settings.circular:
             self.delete_logs(self.keep_from(self.checkpoint.generation))
 
@@ -416,46 +414,21 @@ class Engine:
             fields.max_committed, fields.max_committed_time = generation, created
             database.file.write_header()
 
-    def _attached(self) -> tuple[AttachedDatabase, ...]:
-        return tuple(
+    def _statement(self) -> EngineStatement:
+        databases = tuple(
             AttachedDatabase(
-                database.file.fields.dbid,
-                database.file.fields.dbtime,
-                database.file.fields.last_objid,
-                database.file.fields.attach,
-                database.file.fields.consistent,
-                database.file.fields.signature,
+                fields.dbid,
+                fields.dbtime,
+                fields.last_objid,
+                fields.attach,
+                fields.consistent,
+                fields.signature,
                 str(database.path),
             )
             for database in self.databases.values()
+            for fields in (database.file.fields,)
         )
-
-    def _parameters(self) -> bytes:
-        folder = str(self.settings.log_folder)
-        return parameters_bytes(folder, circular=self.settings.circular, segments=self.settings.log_segments)
+        return EngineStatement(self.settings, self.signature, self.checkpoint, databases)
 
     def _log_header(self, generation: int, created: bytes, previous: PreviousLog) -> LogFields:
-        return LogFields(
-            generation=generation,
-            created=created,
-            signature=self.signature,
-            page_size=self.settings.page_size,
-            segments=self.settings.log_segments,
-            parameters=self._parameters(),
-            previous_created=previous.created,
-            previous_segments=previous.checksums,
-            checkpoint=self.checkpoint,
-            flags=(_CIRCULAR_NOW if self.settings.circular else 0)
-            | (_WAS_CIRCULAR if self.settings.was_circular else 0),
-            attached=self._attached(),
-        )
-
-    def _write_checkpoint(self) -> None:
-        fields = CheckpointFields(self.checkpoint, self.signature, self._parameters(), attached=self._attached())
-        content = fields.encode()
-        file = self.disk.open(self.checkpoint_path)
-        half = len(content) // 2
-        file.write(0, content[:half])
-        file.sync()
-        file.write(half, content[half:])
-        self.disk.close(file)
+        return self._statement().of_log(generation, created, previous)

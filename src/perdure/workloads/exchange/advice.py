@@ -16,7 +16,7 @@ _ADVICE = {
     "log-damaged": "look at the disk that the log is on: recovery of production would stop there too",
     "circular-logging": "Set-MailboxDatabase -CircularLoggingEnabled $false, then dismount and mount; until then there "
     "are recovery points at express fulls only",
-    "tracking-lost": "nothing, if the pool was used for another kind of source under this name before",
+    "tracking-lost": "nothing; the comparison is a new beginning",
 }
 
 

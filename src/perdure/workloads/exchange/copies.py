@@ -115,7 +115,9 @@ def survey(folders: Sequence[Path], wanted: str = "", identity: Signature | None
     problems: list[str] = []
     for folder in folders:
         if not folder.is_dir():
-            problems.append(f"the folder {folder} is not there")
+            problems.append(
+                f"{folder} is a file and no folder" if folder.exists() else f"the folder {folder} is not there"
+            )
             continue
         said, problem = _described(folder)
         problems += [problem] if problem else []

@@ -52,7 +52,14 @@ def items_of(path: Path, within: str) -> list[RestoredItem]:
             return [*_tables(catalog)]
         if within.lower() == "mailboxes":
             return [*_mailboxes(database, catalog)]
-        return [*_rows(database, catalog.table(within))]
+        table = next((one for one in catalog.tables if one.name.lower() == within.lower()), None)
+        if table is None:
+            raise NotFound(
+                f"the database has no table {within!r}",
+                code="table-not-found",
+                hint="list them with: perdure browse NAME",
+            )
+        return [*_rows(database, table)]
 
 
 def _tables(catalog: Catalog) -> Iterator[RestoredItem]:
@@ -71,7 +78,9 @@ def _mailboxes(database: Database, catalog: Catalog) -> Iterator[RestoredItem]:
     table = _mailbox_table(catalog)
     if table is None:
         raise NotFound(
-            "the catalog of this database names no table of mailboxes", code="table-not-found", hint="list its tables"
+            "the catalog of this database names no table of mailboxes",
+            code="table-not-found",
+            hint="list them with: perdure browse NAME",
         )
     names = [column.name for column in table.columns if column.name.lower() in _MAILBOX_NAMES]
     for number, row in enumerate(rows_of(database, table)):

@@ -89,13 +89,15 @@ def arrange_directory(
     notes: list[str] = []
     made = _place_tablespaces(listing, directory, notes, onto="delta" in options)
     spaces = made if "delta" not in options else (*made, *_linked(listing, directory))
+    # A directory that was there has an owner of its own: the same user may have another number on this machine.
+    owner = (directory.stat().st_uid, directory.stat().st_gid) if "delta" in options else listing.owner
     try:
         _take_out_created_tablespaces(listing, directory, upto, notes)
         _configuration(listing, directory, notes)
         _recovery_settings(directory, timeline or listing.timeline, upto, options)
         write_manifest(directory, listing)
         for place in (directory, *spaces):
-            _give_to_owner(place, listing.owner)
+            _give_to_owner(place, owner)
     except BaseException:
         for place in made if "delta" not in options else ():
             shutil.rmtree(place, ignore_errors=True)

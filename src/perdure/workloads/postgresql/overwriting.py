@@ -15,6 +15,7 @@ import numpy as np
 from perdure.model.errors import Refused
 from perdure.workloads.postgresql.layout import PAGE, Layout
 from perdure.workloads.postgresql.listing import DATA, LISTING, WAL, Listing, decode_listing
+from perdure.workloads.postgresql.programs import running_server
 from perdure.workloads.postgresql.scanning import CONTROL
 from perdure.workloads.postgresql.spreading import WalWriter, finish_spreading, make_file, safe_path, write_at
 from perdure.workloads.recovery_contract import OverwrittenFile
@@ -54,29 +55,13 @@ def refuse_unfit(content: Callable[[str], bytes], directory: Path, *, confirmed:
             code="another-cluster",
             hint="check the path; to have the source there, move that directory away and leave --delta out",
         )
-    if (pid := _running(directory)) is not None:
+    if (pid := running_server(directory)) is not None:
         raise Refused(
             f"a server runs on {directory} (process {pid}); nothing was changed",
             code="target-in-use",
             hint="stop it first, for example with: pg_ctl stop -D DIRECTORY",
         )
     _refuse_tablespaces(listing, directory, confirmed=confirmed)
-
-
-def _running(directory: Path) -> int | None:
-    """The server that works on a directory; another program may have got the number of one that crashed."""
-    try:
-        pid = int((directory / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()[0])
-        os.kill(pid, 0)
-    except (OSError, ValueError, IndexError) as error:
-        return pid if isinstance(error, PermissionError) else None
-    with contextlib.suppress(OSError):
-        if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() not in (
-            "postgres",
-            "postmaster",
-        ):
-            return None
-    return pid
 
 
 def _refuse_tablespaces(listing: Listing, directory: Path, *, confirmed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 from perdure.model.errors import PerdureError
 
-__all__ = ["Programs", "find_programs", "owner_of"]
+__all__ = ["Programs", "find_programs", "owner_of", "require_programs", "running_server"]
 
 
 class Programs:
@@ -87,6 +88,25 @@ def owner_of(directory: Path) -> dict[str, Any]:
     if os.geteuid() != 0 or status.st_uid == 0:
         return {}
     return {"user": status.st_uid, "group": status.st_gid, "extra_groups": []}
+
+
+def running_server(directory: Path) -> int | None:
+    """The process of the server that works on a directory; ``None`` if there is none.
+
+    Another program may have got the number of one that crashed.
+    """
+    try:
+        pid = int((directory / "postmaster.pid").read_text(encoding="utf-8", errors="replace").splitlines()[0])
+        os.kill(pid, 0)
+    except (OSError, ValueError, IndexError) as error:
+        return pid if isinstance(error, PermissionError) else None
+    with contextlib.suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() not in (
+            "postgres",
+            "postmaster",
+        ):
+            return None
+    return pid
 
 
 def _major_of(directory: Path) -> int:

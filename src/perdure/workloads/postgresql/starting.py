@@ -13,7 +13,7 @@ import psycopg
 from perdure.model.drills import DrillStep
 from perdure.model.errors import Partial
 from perdure.workloads.postgresql.connecting import server_sentence
-from perdure.workloads.postgresql.programs import Programs, owner_of, require_programs
+from perdure.workloads.postgresql.programs import Programs, owner_of, require_programs, running_server
 from perdure.workloads.postgresql.replay import replay_of
 from perdure.workloads.postgresql.scratch_server import ScratchServer, private_room, scratch_settings
 from perdure.workloads.postgresql.verifying import major_of, verify_directory
@@ -135,7 +135,8 @@ def _start(programs: Programs, directory: Path, log: Path, settings: Sequence[st
     if (directory / "standby.signal").exists():
         return ""
     while (state := _state(programs, directory)) != "in production":
-        if not (directory / "postmaster.pid").exists() or state.startswith("shut down"):
+        # Not by the state: while the checkpoint at the end of recovery is written, that is "shut down" for a moment.
+        if running_server(directory) is None:
             return _last_words(log) or f"it is {state}"
         time.sleep(_LOOK_S)
     return ""

@@ -382,6 +382,13 @@ def test_blockers_are_explained(scene: ProtectedStore) -> None:
     assert ledger.truncated == 0
 
 
+def test_a_file_is_no_store(scene: ProtectedStore) -> None:
+    """Whoever names the database's file is told to name its folder."""
+    with pytest.raises(SourceUnusable, match=r"Mailboxes\.edb is a file and no folder") as refused:
+        scene.protect(folder=scene.store.database)
+    assert "name the folder" in refused.value.hint
+
+
 def test_several_databases_have_to_be_named(scene: ProtectedStore) -> None:
     """A folder with several databases is not guessed about."""
     SmallStore(scene.store.folder / "second", "Archive", seed=4)

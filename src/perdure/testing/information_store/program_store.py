@@ -27,7 +27,7 @@ from perdure.testing.information_store.tables import StoreTable
 from perdure.testing.information_store.tree_store import KeyNotFound
 from perdure.testing.information_store.versions import Session, WriteConflict
 
-__all__ = ["NAME", "Captured", "Operation", "SmallBase", "SmallStore", "small_base"]
+__all__ = ["NAME", "Captured", "Operation", "ProgramBase", "ProgramStore", "program_base"]
 
 NAME = "Notes"
 """Of the database."""
@@ -66,7 +66,7 @@ class Operation(NamedTuple):
     """One operation of a program.
 
     Args:
-        kind: Its name: that of a method of :class:`SmallStore`, without the underscore.
+        kind: Its name: that of a method of :class:`ProgramStore`, without the underscore.
         session: Which session does it, if it is done in one.
         row: Which row, if it is about one.
         size: How much: bytes of a title or body, pages, a seed.
@@ -103,7 +103,7 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
-class SmallBase:
+class ProgramBase:
     """The files of a small store that was made and ended in order: cases begin with a copy of them.
 
     Args:
@@ -135,9 +135,9 @@ class SmallBase:
         )
 
 
-def small_base(folder: Path, page_size: int) -> SmallBase:
+def program_base(folder: Path, page_size: int) -> ProgramBase:
     """Make the files of a small store in an empty folder."""
-    base = SmallBase(page_size, {})
+    base = ProgramBase(page_size, {})
     clock = SteppingClock()
     engine = Engine(base.settings(folder, 0), Disk(), Engine.new_signature(Random(page_size), clock), clock)  # noqa: S311
     engine.start()
@@ -164,7 +164,7 @@ class _Client:
 
 
 @dataclass(eq=False, repr=False)
-class SmallStore:
+class ProgramStore:
     """A store and the model of its rows.
 
     Args:
@@ -179,7 +179,7 @@ class SmallStore:
     """
 
     folder: Path
-    base: SmallBase
+    base: ProgramBase
     seed: int = 0
     may_lose_power: bool = False
     captured: list[Captured] = field(default_factory=list)
