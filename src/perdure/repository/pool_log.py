@@ -60,10 +60,7 @@ class PoolLog(Keeping, ABC):
         Raises:
             Refused: It does not continue what the pool holds; a gap is never written over.
         """
-        tail = self._tails.get(source)
-        if tail is None:
-            end = self.log_end(source)
-            tail = end.position if end is not None else segment.after
+        tail = self._tail(source, segment.after)
         span = None
         if segment.after == tail:
             with contextlib.suppress(ObjectExists):
@@ -132,12 +129,17 @@ class PoolLog(Keeping, ABC):
 
     def _continues(self, source: str, segments: Sequence[LogSegment]) -> bool:
         """Whether segments continue the pool's log and each other."""
-        tail = self._tails.get(source)
-        if tail is None:
-            end = self.log_end(source)
-            tail = end.position if end is not None else segments[0].after
-        ends = [tail, *(segment.last for segment in segments)]
+        ends = [self._tail(source, segments[0].after), *(segment.last for segment in segments)]
         return all(segment.after == end for segment, end in zip(segments, ends, strict=False))
+
+    def _tail(self, source: str, after: Position) -> Position:
+        """Where the log ends that is to go on after a position: as remembered, or if that is elsewhere, as it is in
+        the pool, since another process may have written meanwhile.
+        """
+        if self._tails.get(source) == after:
+            return after
+        end = self.log_end(source)
+        return end.position if end is not None else after
 
     def put_joined(self, source: str, segment: LogSegment) -> LogSpan:
         try:

@@ -120,6 +120,19 @@ def test_log_must_continue_what_the_pool_holds(pool: Pool, tmp_path: Path) -> No
         assert LogEnd(Position(2, 5), b"chain\5") == opened.log_end(SOURCE.id)
 
 
+def test_log_goes_on_after_what_another_process_has_written(pool: Pool, tmp_path: Path) -> None:
+    """What a process remembers of the log's end does not keep it from going on where the pool's log ends now."""
+    first, second = Position(1, 10), Position(1, 20)
+    pool.append(SOURCE.id, segment(first, second))
+    other = reopened(pool, tmp_path / "other cache")
+    other.append(SOURCE.id, segment(second, Position(1, 30)))
+    pool.append(SOURCE.id, segment(Position(1, 30), Position(1, 40)))
+    other.append(SOURCE.id, segment(Position(1, 40), Position(1, 50)))
+    pool.append_run(SOURCE.id, [segment(Position(1, 50), Position(1, 60)), segment(Position(1, 60), Position(1, 70))])
+    with pytest.raises(Refused, match="ends at 1:70"):
+        other.append(SOURCE.id, segment(Position(1, 60), Position(1, 65)))
+
+
 def test_a_run_of_log_leaves_no_gap(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is written side by side is there whole, or up to where it failed; written again, it is completed."""
     put_image(pool, [b"x"], Position(1, 10))

@@ -74,7 +74,9 @@ def _read(beginning: Beginning, files: Path, reached: int, spool: Spool) -> None
 
 def _stream(beginning: Beginning, reached: int, spool: Spool) -> None:
     """Over a connection of its own."""
-    walker = RecordWalker(beginning.segment_size, spool.begin, synchronized=False)
+    # The file holds records of before too. What they changed was on the disk when the replay's start was chosen, and
+    # would be taken for a change of this image's own.
+    walker = RecordWalker(beginning.segment_size, beginning.start, synchronized=True)
     with contextlib.closing(Replication(beginning.location)) as replication:
         replication.start("", spool.begin, beginning.timeline)
         deadline = time.monotonic() + _SILENCE_S
@@ -83,7 +85,7 @@ def _stream(beginning: Beginning, reached: int, spool: Spool) -> None:
                 data = received.data[: max(0, reached - received.start)]
                 if data:
                     spool.write(received.start, data)
-                    walker.feed(data)
+                    walker.feed(data[max(0, beginning.start - received.start) :])
                 deadline = time.monotonic() + _SILENCE_S
             if time.monotonic() > deadline:
                 raise SourceUnusable("the server sent no WAL for a minute", code="server-gone")
