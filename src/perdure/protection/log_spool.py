@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from perdure.protection.recovery_places import sync_path
 from perdure.workloads.recovery_contract import ServedFile
 
 __all__ = ["LogSpool"]
@@ -82,6 +83,8 @@ class LogSpool:
     def _put(self, file: ServedFile) -> None:
         part = self._directory / (file.name + _PART)
         part.write_bytes(file.content)
+        # A name without its bytes after a power failure would be zeros, which the engine takes for the end of the log.
+        sync_path(part)
         part.replace(self._directory / file.name)
 
     def _move(self, name: str, target: Path) -> bool:

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from perdure.protection import log_spool
 from perdure.protection.log_spool import LogSpool
 from perdure.workloads.recovery_contract import ServedFile
 
@@ -44,6 +47,19 @@ def test_no_more_is_kept_than_allowed_and_it_goes_on_as_files_are_taken(tmp_path
     assert names(directory) == []
     assert log.asked == 10
     assert not spool.take(f"{9:024d}", tmp_path / "no")
+
+
+def test_a_file_has_its_name_only_when_its_bytes_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power failure no file of zeros is in the spool, where the engine would take it for the end of the log."""
+    directory, synced = tmp_path / "spool", list[tuple[str, bytes, bool]]()
+
+    def sync(path: Path) -> None:
+        synced.append((path.name, path.read_bytes(), (directory / path.stem).exists()))
+
+    monkeypatch.setattr(log_spool, "sync_path", sync)
+    LogSpool(directory, 4).fill(Log(2))
+    assert synced == [(f"{number:024d}.part", bytes([number]) * 8, False) for number in range(2)]
+    assert names(directory) == [f"{number:024d}" for number in range(2)]
 
 
 def test_one_fetches_and_leftovers_are_removed(tmp_path: Path) -> None:
